@@ -1,0 +1,59 @@
+//! Counters that the kernel side keeps, one slot of a per-CPU array each. Those named `lost` are
+//! events that should have reached user space and did not.
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $lost:literal;)+) => {
+        /// One counter of the kernel side.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Counter { $($(#[doc = $doc])+ $variant),+ }
+
+        impl Counter {
+            /// All of them, in slot order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            /// Its name in metrics.
+            #[must_use]
+            pub const fn name(self) -> &'static str { match self { $(Self::$variant => $name),+ } }
+            /// Whether it counts lost events, rather than events.
+            #[must_use]
+            pub const fn is_loss(self) -> bool { match self { $(Self::$variant => $lost),+ } }
+            /// Its slot.
+            #[must_use]
+            pub const fn slot(self) -> u32 { self as u32 }
+        }
+    };
+}
+
+counters! {
+    /// Data events sent to the ring.
+    Data = "data", false;
+    /// Connections that became known.
+    Open = "open", false;
+    /// State changes sent to the ring.
+    State = "state", false;
+    /// Arrival events sent to the ring.
+    Arrivals = "arrivals", false;
+    /// Listening ports learnt.
+    Listen = "listen", false;
+    /// Wake-ups of user space that the fill mark forced.
+    Wakeup = "wakeup", false;
+    /// Data events for which the ring had no room.
+    DataRingFull = "data_ring_full", true;
+    /// Other events for which the ring had no room.
+    OtherRingFull = "other_ring_full", true;
+    /// Sockets whose state could not be stored (out of memory).
+    StateStorage = "state_storage", true;
+    /// Arrival stamps for which a socket's own ring had no room.
+    ArrivalOverflow = "arrival_overflow", true;
+    /// Data events without payload, because the registers were not the call's.
+    NoPayload = "no_payload", false;
+    /// Data events whose payload could not be read from user memory.
+    PayloadFault = "payload_fault", false;
+    /// Processes that could not be added to the pid scope.
+    ScopePidInsert = "scope_pid_insert", true;
+    /// Connections older than the observer that were given up: nothing like HTTP was seen on them.
+    LateGivenUp = "late_given_up", false;
+}
+
+/// Slots of the counter array.
+pub const COUNTERS: u32 = Counter::ALL.len() as u32;

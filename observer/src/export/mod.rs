@@ -1,0 +1,3 @@
+//! What leaves the process: metrics, health, summary, request log.
+
+pub mod summary;

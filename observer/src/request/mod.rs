@@ -1,0 +1,3 @@
+//! The state machine of a connection, and what it yields: finished requests.
+
+pub mod record;

@@ -1,0 +1,3 @@
+//! Placeholder, replaced at once.
+
+fn main() {}
