@@ -45,10 +45,42 @@ pub struct KernelConfig {
     pub tcp_rcv_nxt: u32,
     /// `struct task_struct`: `tgid`.
     pub task_tgid: u32,
+    /// `struct task_struct`: `pid`.
+    pub task_pid: u32,
     /// 1: send rare diagnostics to the log (`--log-kernel`).
     pub log: u32,
 }
-const _: () = assert!(size_of::<KernelConfig>() == 80);
+const _: () = assert!(size_of::<KernelConfig>() == 84);
+
+impl KernelConfig {
+    /// The same, as the words that lie in memory.
+    #[must_use]
+    pub const fn words(&self) -> [u32; 21] {
+        [
+            self.own_tgid,
+            self.wakeup_bytes,
+            self.sock_family,
+            self.sock_local_port,
+            self.sock_remote_port,
+            self.sock_local_v4,
+            self.sock_remote_v4,
+            self.sock_local_v6,
+            self.sock_remote_v6,
+            self.sock_protocol,
+            self.sock_type,
+            self.sock_error,
+            self.sock_socket,
+            self.socket_file,
+            self.tcp_write_seq,
+            self.tcp_snd_nxt,
+            self.tcp_copied_seq,
+            self.tcp_rcv_nxt,
+            self.task_tgid,
+            self.task_pid,
+            self.log,
+        ]
+    }
+}
 
 /// [`Scope::flags`]: only ports that user space named are candidates; none is learnt at LISTEN.
 pub const SCOPE_PORTS: u32 = 1;

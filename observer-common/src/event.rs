@@ -3,7 +3,7 @@
 
 use core::mem::{offset_of, size_of};
 
-use crate::limits::{CAPTURE_MAX, CAPTURE_MEDIUM, CAPTURE_SMALL, COMM_LEN};
+use crate::limits::{CAPTURE_LARGE, CAPTURE_MEDIUM, CAPTURE_SMALL, COMM_LEN};
 
 /// Value of [`EventHeader::kind`] for [`SocketData`].
 pub const KIND_DATA: u16 = 1;
@@ -41,8 +41,11 @@ pub const OPEN_TLS: u16 = 4;
 pub const OPEN_HTTP2: u16 = 8;
 /// [`SocketOpen::flags`]: Multipath TCP; `opaque`, no data events follow.
 pub const OPEN_MPTCP: u16 = 16;
+/// [`SocketOpen::flags`]: the first bytes were moved by a call whose buffer cannot be seen (io_uring, splice);
+/// `opaque`, no data events follow.
+pub const OPEN_UNREADABLE: u16 = 32;
 /// Any of the flags that make a connection opaque.
-pub const OPEN_OPAQUE: u16 = OPEN_TLS | OPEN_HTTP2 | OPEN_MPTCP;
+pub const OPEN_OPAQUE: u16 = OPEN_TLS | OPEN_HTTP2 | OPEN_MPTCP | OPEN_UNREADABLE;
 
 /// [`SocketState::new_state`]: not a TCP state: the scope no longer holds this socket, no more
 /// events follow.
@@ -135,8 +138,8 @@ pub type SocketDataSmall = SocketDataRecord<CAPTURE_SMALL>;
 /// The middle one.
 pub type SocketDataMedium = SocketDataRecord<CAPTURE_MEDIUM>;
 /// The largest.
-pub type SocketDataLarge = SocketDataRecord<CAPTURE_MAX>;
-const _: () = assert!(offset_of!(SocketDataLarge, payload) == 64 && size_of::<SocketDataLarge>() == 64 + CAPTURE_MAX);
+pub type SocketDataLarge = SocketDataRecord<CAPTURE_LARGE>;
+const _: () = assert!(offset_of!(SocketDataLarge, payload) == 64 && size_of::<SocketDataLarge>() == 64 + CAPTURE_LARGE);
 
 /// A connection became known: tracked from here on, or opaque (see [`OPEN_OPAQUE`] in the header's flags).
 #[repr(C)]
@@ -204,7 +207,7 @@ pub struct Arrival {
 const _: () = assert!(size_of::<Arrival>() == 16);
 
 /// Most stamps in one [`SocketArrivals`].
-pub const ARRIVALS_PER_EVENT: usize = 8;
+pub const ARRIVALS_PER_EVENT: usize = crate::limits::ARRIVALS;
 
 /// Arrival stamps of bytes that the next read of this connection returns; precedes that read in the ring.
 #[repr(C)]

@@ -4,12 +4,15 @@
 pub const HEAD_MAX: usize = 4096;
 /// Most bytes captured from the end of one call that is longer than [`HEAD_MAX`].
 pub const TAIL_MAX: usize = 512;
-/// Most bytes captured from one call.
-pub const CAPTURE_MAX: usize = HEAD_MAX + TAIL_MAX;
 /// Payload capacity of the smallest of the three data records.
-pub const CAPTURE_SMALL: usize = 256;
+///
+/// A gather from iovecs fills at most half of a record: the verifier bounds the offset and the length of each copy
+/// apart, and their largest sum must fit.
+pub const CAPTURE_SMALL: usize = 512;
 /// Payload capacity of the middle one.
-pub const CAPTURE_MEDIUM: usize = 1024;
+pub const CAPTURE_MEDIUM: usize = 1536;
+/// Payload capacity of the largest.
+pub const CAPTURE_LARGE: usize = 2 * HEAD_MAX;
 /// Most iovecs gathered from one call; bytes beyond them are a gap.
 pub const IOVECS_MAX: usize = 64;
 /// Arrival stamps kept per socket until the server reads. A power of two.

@@ -51,8 +51,8 @@ counters! {
     PayloadFault = "payload_fault", false;
     /// Processes that could not be added to the pid scope.
     ScopePidInsert = "scope_pid_insert", true;
-    /// Connections older than the observer that were given up: nothing like HTTP was seen on them.
-    LateGivenUp = "late_given_up", false;
+    /// Connections on candidate ports that speak something else and are left alone.
+    NotHttp = "not_http", false;
 }
 
 /// Slots of the counter array.

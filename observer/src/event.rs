@@ -41,11 +41,14 @@ pub enum OpaqueReason {
     Connect,
     /// A content coding that we do not decode.
     Compressed,
+    /// The server reads by calls whose buffers cannot be seen (io_uring, splice).
+    Unreadable,
 }
 
 impl OpaqueReason {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Tls, Self::Http2, Self::Mptcp, Self::Upgrade, Self::Connect, Self::Compressed];
+    pub const ALL: [Self; 7] =
+        [Self::Tls, Self::Http2, Self::Mptcp, Self::Upgrade, Self::Connect, Self::Compressed, Self::Unreadable];
 
     /// Its value of the `reason` label.
     #[must_use]
@@ -57,6 +60,7 @@ impl OpaqueReason {
             Self::Upgrade => "upgrade",
             Self::Connect => "connect",
             Self::Compressed => "compressed",
+            Self::Unreadable => "unreadable",
         }
     }
 }

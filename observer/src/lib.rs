@@ -12,5 +12,6 @@
 pub mod config;
 pub mod event;
 pub mod export;
+pub mod kernel;
 pub mod request;
 pub mod time;

@@ -1,0 +1,257 @@
+//! Fills ring entries in place. Between a reservation and its submission nothing returns early.
+
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id,
+        generated::{bpf_get_current_cgroup_id, bpf_ringbuf_query},
+    },
+    maps::ring_buf::RingBufEntry,
+};
+use observer_common::{
+    event::{
+        Arrival, DATA_FAULT, DATA_NO_PAYLOAD, EventHeader, KIND_ARRIVALS, KIND_DATA, KIND_LISTEN, KIND_OPEN,
+        KIND_STATE, PortListen, SocketArrivals, SocketData, SocketDataRecord, SocketOpen, SocketState,
+    },
+    limits::{ARRIVALS, CAPTURE_LARGE, CAPTURE_MEDIUM, CAPTURE_SMALL, COMM_LEN},
+    loss::Counter,
+};
+
+use crate::{
+    capture::{self, Captured},
+    kernel::Sock,
+    maps::{EVENTS, config, count},
+    registers::Buffers,
+    socket::Socket,
+};
+
+/// Waking user space for each event would cost the server microseconds: it comes by itself, and is called only if
+/// the ring fills.
+#[inline(always)]
+fn submit<T>(entry: RingBufEntry<T>, counter: Counter) {
+    // SAFETY: a ring of ours.
+    let fill = unsafe { bpf_ringbuf_query((&raw const EVENTS).cast_mut().cast(), u64::from(BPF_RB_AVAIL_DATA)) };
+    count(counter);
+    if fill > u64::from(config!(wakeup_bytes)) {
+        count(Counter::Wakeup);
+        entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
+    } else {
+        entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    }
+}
+
+#[inline(always)]
+fn header(kind: u16, flags: u16, time: u64, cookie: u64) -> EventHeader {
+    // SAFETY: no arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    EventHeader { kind, flags, cpu, time, cookie }
+}
+
+/// What a data event says besides the bytes.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Call {
+    pub time: u64,
+    pub cookie: u64,
+    pub sequence: u32,
+    pub length: u32,
+    pub result: i32,
+    pub unsent: u32,
+    pub direction: u8,
+    pub flags: u8,
+}
+
+/// A successful or failed call of a tracked connection.
+#[inline(always)]
+pub fn data(call: &Call, buffers: Buffers) {
+    let (kind, address, count) = match buffers {
+        Buffers::Unknown => (BUFFERS_UNKNOWN, 0, 0),
+        Buffers::One(address, length) => (BUFFERS_ONE, address, length),
+        Buffers::Many(address, count) => (BUFFERS_MANY, address, count),
+    };
+    obs_emit_data(call, kind, address, count);
+}
+
+const BUFFERS_UNKNOWN: u32 = 0;
+const BUFFERS_ONE: u32 = 1;
+const BUFFERS_MANY: u32 = 2;
+
+/// A function of its own with global linkage: the verifier checks it once, for any arguments, and not once for each
+/// way that leads to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn obs_emit_data(call: *const Call, kind: u32, address: u64, iovecs: u64) -> u32 {
+    if call.is_null() {
+        return 0;
+    }
+    // SAFETY: checked above; `data` passes a reference.
+    let call = unsafe { &*call };
+    let buffers = match kind {
+        BUFFERS_ONE => Buffers::One(address, iovecs),
+        BUFFERS_MANY => Buffers::Many(address, iovecs),
+        _ => Buffers::Unknown,
+    };
+    // A gather uses half of a record.
+    let need = match buffers {
+        Buffers::Many(..) => call.length.saturating_mul(2),
+        Buffers::One(..) => call.length,
+        Buffers::Unknown => 0,
+    } as usize;
+    if need <= CAPTURE_SMALL {
+        record::<CAPTURE_SMALL>(call, buffers);
+    } else if need <= CAPTURE_MEDIUM {
+        record::<CAPTURE_MEDIUM>(call, buffers);
+    } else {
+        record::<CAPTURE_LARGE>(call, buffers);
+    }
+    0
+}
+
+#[inline(always)]
+fn record<const N: usize>(call: &Call, buffers: Buffers) {
+    let Some(mut entry) = EVENTS.reserve::<SocketDataRecord<N>>(0) else {
+        count(Counter::DataRingFull);
+        return;
+    };
+    let pointer = entry.as_mut_ptr();
+    // SAFETY: the reserved record, and its `N` bytes of payload. `N` is at least twice `HEAD_MAX` where it is at
+    // least that.
+    unsafe {
+        let payload: *mut u8 = (&raw mut (*pointer).payload).cast();
+        let mut flags = call.flags;
+        let total = u64::from(call.length);
+        let captured = match buffers {
+            _ if total == 0 => Captured::default(),
+            Buffers::One(base, requested) => capture::one::<N>(payload, base, requested, total),
+            Buffers::Many(vector, iovecs) => capture::many::<N>(pointer.cast(), vector, iovecs, total),
+            Buffers::Unknown => {
+                flags |= DATA_NO_PAYLOAD;
+                count(Counter::NoPayload);
+                Captured::default()
+            }
+        };
+        if captured.fault {
+            flags |= DATA_FAULT;
+            count(Counter::PayloadFault);
+        }
+        let ids = bpf_get_current_pid_tgid();
+        (&raw mut (*pointer).data).write(SocketData {
+            header: header(KIND_DATA, 0, call.time, call.cookie),
+            tgid: (ids >> 32) as u32,
+            tid: ids as u32,
+            sequence: call.sequence,
+            length: call.length,
+            requested: if captured.requested > u64::from(u32::MAX) { u32::MAX } else { captured.requested as u32 },
+            result: call.result,
+            unsent: call.unsent,
+            captured_head: captured.head as u16,
+            captured_tail: captured.tail as u16,
+            direction: call.direction,
+            flags,
+            padding: [0; 6],
+        });
+    }
+    submit(entry, Counter::Data);
+}
+
+/// A connection became known.
+#[inline(always)]
+pub fn open(sock: Sock, socket: &Socket, time: u64, flags: u16) {
+    let Some(mut entry) = EVENTS.reserve::<SocketOpen>(0) else {
+        count(Counter::OtherRingFull);
+        return;
+    };
+    let pointer = entry.as_mut_ptr();
+    let ids = bpf_get_current_pid_tgid();
+    let (local, remote) = sock.addresses();
+    // SAFETY: the reserved record; addresses are arrays of the same size; the helper takes no pointers.
+    unsafe {
+        (*pointer).header = header(KIND_OPEN, flags, time, sock.cookie());
+        (*pointer).tgid = (ids >> 32) as u32;
+        (*pointer).tid = ids as u32;
+        (*pointer).family = sock.family();
+        (*pointer).local_port = sock.local_port();
+        (*pointer).remote_port = sock.remote_port();
+        (*pointer).padding = 0;
+        (&raw mut (*pointer).local_address).cast::<[u32; 4]>().write_unaligned(local);
+        (&raw mut (*pointer).remote_address).cast::<[u32; 4]>().write_unaligned(remote);
+        (*pointer).established = socket.established;
+        (*pointer).cgroup = bpf_get_current_cgroup_id();
+        (*pointer).comm = bpf_get_current_comm().unwrap_or([0; COMM_LEN]);
+    }
+    submit(entry, Counter::Open);
+}
+
+/// A tracked connection changed its state.
+#[inline(always)]
+pub fn state(sock: Sock, time: u64, old_state: u8, new_state: u8) {
+    let (write_sequence, receive_sequence) = match sock.tcp() {
+        Some(tcp) => (tcp.write_seq(), tcp.rcv_nxt()),
+        None => (0, 0),
+    };
+    let Some(mut entry) = EVENTS.reserve::<SocketState>(0) else {
+        count(Counter::OtherRingFull);
+        return;
+    };
+    let value = SocketState {
+        header: header(KIND_STATE, 0, time, sock.cookie()),
+        old_state,
+        new_state,
+        padding: 0,
+        error: sock.error(),
+        write_sequence,
+        receive_sequence,
+    };
+    entry.write(value);
+    submit(entry, Counter::State);
+}
+
+/// Reports, and forgets, the stamps of bytes before `read_until`.
+#[inline(always)]
+pub fn arrivals(socket: &mut Socket, cookie: u64, time: u64, read_until: u32) {
+    let tail = socket.arrivals_tail;
+    let pending = socket.arrivals_head.wrapping_sub(tail);
+    if pending == 0 || pending > ARRIVALS as u32 {
+        return;
+    }
+    let first = socket.arrivals[(tail as usize) & (ARRIVALS - 1)];
+    if read_until.wrapping_sub(first.begin) as i32 <= 0 {
+        return;
+    }
+    let Some(mut entry) = EVENTS.reserve::<SocketArrivals>(0) else {
+        count(Counter::OtherRingFull);
+        return;
+    };
+    let pointer = entry.as_mut_ptr();
+    let mut filled = 0u32;
+    let mut index = 0;
+    // SAFETY: the reserved record, which has room for all stamps of a socket.
+    unsafe {
+        while index < ARRIVALS as u32 {
+            let stamp: Arrival = socket.arrivals[(tail.wrapping_add(index) as usize) & (ARRIVALS - 1)];
+            if index >= pending || read_until.wrapping_sub(stamp.begin) as i32 <= 0 {
+                break;
+            }
+            (&raw mut (*pointer).arrivals).cast::<Arrival>().add(index as usize).write(stamp);
+            index += 1;
+            filled = index;
+        }
+        (*pointer).header = header(KIND_ARRIVALS, 0, time, cookie);
+        (*pointer).count = filled;
+        (*pointer).padding = 0;
+    }
+    socket.arrivals_tail = tail.wrapping_add(filled);
+    submit(entry, Counter::Arrivals);
+}
+
+/// A process in scope began to listen.
+#[inline(always)]
+pub fn listen(time: u64, port: u16) {
+    let Some(mut entry) = EVENTS.reserve::<PortListen>(0) else {
+        count(Counter::OtherRingFull);
+        return;
+    };
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    entry.write(PortListen { header: header(KIND_LISTEN, 0, time, 0), tgid, port, padding: 0 });
+    submit(entry, Counter::Listen);
+}

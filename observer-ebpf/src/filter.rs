@@ -1,0 +1,113 @@
+//! Is this ours? And: does this begin like HTTP?
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_ancestor_cgroup_id};
+use observer_common::{
+    config::{PORT_CANDIDATE, SCOPE_CGROUPS, SCOPE_PIDS, SCOPE_PORTS, Scope},
+    limits::CGROUP_LEVELS,
+};
+
+use crate::{
+    kernel::{Sock, Transport},
+    maps::{CGROUPS, PIDS, config, port_state},
+};
+
+/// Whether the current process is the observer itself.
+#[inline(always)]
+pub fn is_own_process() -> bool {
+    (bpf_get_current_pid_tgid() >> 32) as u32 == config!(own_tgid)
+}
+
+/// Whether the current process is in the pid and cgroup scope.
+#[inline(always)]
+pub fn process_in_scope(scope: &Scope) -> bool {
+    if scope.flags & SCOPE_PIDS != 0 {
+        let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        if PIDS.get_ptr(tgid).is_none() {
+            return false;
+        }
+    }
+    if scope.flags & SCOPE_CGROUPS != 0 {
+        let mut level = 0;
+        while level < CGROUP_LEVELS {
+            if scope.cgroup_levels & (1 << level) != 0 {
+                // SAFETY: no pointers; 0 where the task's cgroup is not that deep.
+                let id = unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
+                if id != 0 && CGROUPS.get_ptr(id).is_some() {
+                    return true;
+                }
+            }
+            level += 1;
+        }
+        return false;
+    }
+    true
+}
+
+/// Whether a socket can be the server's end of a connection in scope, whoever uses it.
+#[inline(always)]
+pub fn is_candidate(sock: Sock, transport: Transport, scope: &Scope) -> bool {
+    if transport == Transport::Unix {
+        // It has no port: only a list of processes can mean it where ports are listed.
+        return scope.flags & SCOPE_PORTS == 0;
+    }
+    port_state(sock.local_port()) == PORT_CANDIDATE
+}
+
+/// What a connection's first bytes are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum FirstBytes {
+    /// A request line of HTTP/1.
+    Http1,
+    /// Too few to tell.
+    Undecided,
+    Http2,
+    Tls,
+    Other,
+}
+
+/// Judges up to 8 first bytes, little endian in `word`.
+#[inline(always)]
+pub fn first_bytes(word: u64, length: u32) -> FirstBytes {
+    const METHODS: [&[u8]; 8] = [b"POST ", b"GET ", b"HEAD ", b"OPTIONS ", b"PUT ", b"DELETE ", b"PATCH ", b"CONNECT "];
+    const PREFACE: u64 = u64::from_le_bytes(*b"PRI * HT");
+    if length == 0 {
+        return FirstBytes::Undecided;
+    }
+    if word & 0xff == 0x16 && (length < 2 || word & 0xff00 == 0x0300) {
+        return FirstBytes::Tls;
+    }
+    let seen = mask(length);
+    if length >= 8 && word == PREFACE {
+        return FirstBytes::Http2;
+    }
+    let mut partial = word & seen == PREFACE & seen;
+    let mut index = 0;
+    while index < METHODS.len() {
+        let (method, size) = pack(METHODS[index]);
+        if length >= size {
+            if word & mask(size) == method {
+                return FirstBytes::Http1;
+            }
+        } else if word & seen == method & seen {
+            partial = true;
+        }
+        index += 1;
+    }
+    if partial { FirstBytes::Undecided } else { FirstBytes::Other }
+}
+
+/// The low `length` bytes of a word.
+#[inline(always)]
+pub const fn mask(length: u32) -> u64 {
+    if length >= 8 { u64::MAX } else { (1 << (length * 8)) - 1 }
+}
+
+const fn pack(bytes: &[u8]) -> (u64, u32) {
+    let mut word = 0;
+    let mut index = 0;
+    while index < bytes.len() {
+        word |= (bytes[index] as u64) << (8 * index);
+        index += 1;
+    }
+    (word, bytes.len() as u32)
+}

@@ -1,0 +1,38 @@
+//! Keeps the pid scope closed under descent.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use observer_common::{config::SCOPE_PIDS, loss::Counter};
+
+use crate::{
+    kernel::task_ids,
+    maps::{PIDS, count, scope},
+};
+
+/// `void sched_process_fork(struct task_struct *parent, struct task_struct *child)`.
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn obs_fork(ctx: BtfTracePointContext) -> i32 {
+    if scope().is_none_or(|scope| scope.flags & SCOPE_PIDS == 0) {
+        return 0;
+    }
+    // SAFETY: both are trusted tasks.
+    let ((parent, _), (child, _)) = unsafe { (task_ids(ctx.arg(0)), task_ids(ctx.arg(1))) };
+    if parent != child && PIDS.get_ptr(parent).is_some() && PIDS.insert(child, parent, 0).is_err() {
+        count(Counter::ScopePidInsert);
+    }
+    0
+}
+
+/// `void sched_process_exit(struct task_struct *task, …)`.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn obs_exit(ctx: BtfTracePointContext) -> i32 {
+    if scope().is_none_or(|scope| scope.flags & SCOPE_PIDS == 0) {
+        return 0;
+    }
+    // SAFETY: a trusted task.
+    let (tgid, pid) = unsafe { task_ids(ctx.arg(0)) };
+    if tgid == pid {
+        // Absent for most processes.
+        let _absent = PIDS.remove(tgid);
+    }
+    0
+}

@@ -1,0 +1,119 @@
+//! What is kept with each candidate connection.
+
+use core::ptr;
+
+use aya_ebpf::{bindings::BPF_SK_STORAGE_GET_F_CREATE, helpers::generated::bpf_sk_storage_get};
+use observer_common::{event::Arrival, limits::ARRIVALS, loss::Counter};
+
+use crate::{
+    kernel::Sock,
+    maps::{SOCKETS, count},
+};
+
+/// Not decided yet. All zeros, as new storage is.
+pub const UNDECIDED: u32 = 0;
+/// HTTP/1 as far as its first bytes tell: every call is an event.
+pub const TRACKED: u32 = 1;
+/// So few bytes that HTTP/1 is possible and not sure: every call is an event, and the next read decides.
+pub const PROVISIONAL: u32 = 2;
+/// Something else, or opaque: never looked at again.
+pub const LEFT_ALONE: u32 = 3;
+
+/// [`Socket::flags`]: its establishment was not seen.
+pub const LATE: u32 = 1;
+/// [`Socket::flags`]: user space knows of it.
+pub const ANNOUNCED: u32 = 2;
+/// [`Socket::flags`]: the last write failed for lack of room.
+pub const BLOCKED: u32 = 4;
+/// [`Socket::flags`]: it was said that a request was under way when it was first seen.
+pub const MID_REQUEST: u32 = 8;
+
+/// State of one connection.
+#[repr(C)]
+pub struct Socket {
+    pub verdict: u32,
+    pub flags: u32,
+    /// Generation of the scope for which `in_scope` holds; 0: never judged.
+    pub generation: u32,
+    pub in_scope: u32,
+    /// First bytes of the request while PROVISIONAL, little endian, `prefix_length` of them.
+    pub prefix: u64,
+    pub prefix_length: u32,
+    /// Reads that did not begin like HTTP/1, on a connection joined late.
+    pub misses: u32,
+    pub established: u64,
+    /// Bytes received and sent since it became known; used where there are no sequence numbers.
+    pub received: u32,
+    pub sent: u32,
+    /// Up to where arrivals are stamped.
+    pub arrived: u32,
+    /// Next stamp to write. Only the kernel's receive path, under the socket's lock, moves it.
+    pub arrivals_head: u32,
+    /// Next stamp to report. Only readers move it.
+    pub arrivals_tail: u32,
+    pub padding: u32,
+    pub arrivals: [Arrival; ARRIVALS],
+}
+
+/// The state of `sock`, if it has one.
+#[inline(always)]
+pub fn get(sock: Sock) -> Option<&'static mut Socket> {
+    // SAFETY: the helper returns null or a value that lives as long as this program runs.
+    unsafe {
+        bpf_sk_storage_get((&raw const SOCKETS).cast_mut().cast(), sock.as_ptr(), ptr::null_mut(), 0)
+            .cast::<Socket>()
+            .as_mut()
+    }
+}
+
+/// The state of `sock`, made if there is none.
+#[inline(always)]
+pub fn get_or_create(sock: Sock) -> Option<&'static mut Socket> {
+    // SAFETY: as above.
+    let socket = unsafe {
+        bpf_sk_storage_get(
+            (&raw const SOCKETS).cast_mut().cast(),
+            sock.as_ptr(),
+            ptr::null_mut(),
+            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
+        )
+        .cast::<Socket>()
+        .as_mut()
+    };
+    if socket.is_none() {
+        count(Counter::StateStorage);
+    }
+    socket
+}
+
+impl Socket {
+    #[inline(always)]
+    pub fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+
+    #[inline(always)]
+    pub fn is_tracked(&self) -> bool {
+        self.verdict == TRACKED || self.verdict == PROVISIONAL
+    }
+
+    /// Notes that bytes up to `end` are queued. Never "clear on read": what a short read leaves behind gets no second
+    /// wake-up, so stamps stay until their bytes are read.
+    #[inline(always)]
+    pub fn arrive(&mut self, end: u32, time: u64) {
+        let begin = self.arrived;
+        if (end.wrapping_sub(begin) as i32) <= 0 {
+            return;
+        }
+        self.arrived = end;
+        let head = self.arrivals_head;
+        if head.wrapping_sub(self.arrivals_tail) >= ARRIVALS as u32 {
+            // These bytes stay without a stamp: unknown, not wrong.
+            count(Counter::ArrivalOverflow);
+            return;
+        }
+        let slot = (head as usize) & (ARRIVALS - 1);
+        self.arrivals[slot] = Arrival { begin, end, time };
+        self.arrivals_head = head.wrapping_add(1);
+    }
+}

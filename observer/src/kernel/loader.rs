@@ -1,0 +1,401 @@
+//! Loads the kernel side, attaches it, and talks to its maps.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::fd::{AsFd, AsRawFd},
+    path::PathBuf,
+};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+};
+use observer_common::{
+    config::{
+        KernelConfig, PORT_CANDIDATE, PORT_IGNORED, PORT_NONE, SCOPE_CGROUPS, SCOPE_PIDS, SCOPE_PORTS,
+        Scope as KernelScope,
+    },
+    loss::Counter,
+};
+
+use super::{
+    btf::Btf,
+    probes::{self, PROBES, ProbeReport, Status, chain},
+    ring::Ring,
+    scope,
+};
+use crate::config::Scope;
+
+/// The BPF object; empty in builds without it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer.o"));
+
+/// Why nothing can be observed.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// Built without the kernel side.
+    #[error("this binary was built without its BPF object: build it with `cargo xtask build`")]
+    NoObject,
+    /// The kernel publishes no type information.
+    #[error(
+        "cannot read the kernel's type information at /sys/kernel/btf/vmlinux ({error}): observer needs a kernel built \
+         with CONFIG_DEBUG_INFO_BTF=y, and /sys mounted"
+    )]
+    NoBtf {
+        /// What reading it gave.
+        error: io::Error,
+    },
+    /// Its type information is of an unknown layout.
+    #[error("cannot understand the kernel's type information at /sys/kernel/btf/vmlinux: please report this kernel")]
+    BadBtf,
+    /// A structure of this kernel differs from all that we know.
+    #[error("this kernel's struct {structure} has no member {path}: please report this kernel")]
+    NoMember {
+        /// Its name.
+        structure: &'static str,
+        /// The member's path.
+        path: &'static str,
+    },
+    /// Not allowed.
+    #[error("not permitted to load BPF programs ({reason}): run as root, or with CAP_BPF and CAP_PERFMON")]
+    NotPermitted {
+        /// What the kernel said.
+        reason: String,
+    },
+    /// The object did not load.
+    #[error("cannot load the BPF object: {reason}")]
+    Load {
+        /// What the kernel or loader said.
+        reason: String,
+    },
+    /// A required probe did not attach.
+    #[error("cannot attach probe {probe} ({target}): {reason}; `observer doctor` tells more")]
+    RequiredProbe {
+        /// Its name.
+        probe: &'static str,
+        /// What it is hooked to.
+        target: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// A map of the object could not be used.
+    #[error("cannot use map {map}: {reason}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// A cgroup of the scope cannot be observed.
+    #[error("cannot observe cgroup {}: {reason}; give a directory of the cgroup v2 hierarchy", path.display())]
+    Cgroup {
+        /// As configured.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a load can be told.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Size of the ring in bytes: a power of two, at least a page.
+    pub ring_bytes: u32,
+    /// Send the kernel side's rare diagnostics to the log.
+    pub log: bool,
+}
+
+/// The loaded and attached kernel side. Dropping it detaches everything.
+#[derive(Debug)]
+pub struct Kernel {
+    ebpf: Ebpf,
+    reports: Vec<ProbeReport>,
+    generation: u32,
+    explicit_ports: bool,
+}
+
+/// One probe's cost, as the kernel counts it while `kernel.bpf_stats_enabled` is set.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProbeCost {
+    /// Times it ran.
+    pub runs: u64,
+    /// Nanoseconds it took in all.
+    pub nanoseconds: u64,
+    /// Times it was skipped, since it would have interrupted itself.
+    pub recursion_misses: u64,
+}
+
+impl Kernel {
+    /// Loads the object, sets the scope, and attaches all probes: what is in scope is seen from then on.
+    ///
+    /// # Errors
+    /// Whatever makes observing impossible; a missing optional probe does not.
+    pub fn attach(options: Options, scope: &Scope) -> Result<Self, KernelError> {
+        let mut kernel = Self::load(options)?;
+        kernel.set_scope(scope)?;
+        kernel.attach_probes()?;
+        if let Some(report) = kernel.reports.iter().find(|report| report.required && !report.is_attached()) {
+            let (Status::Unsupported(reason) | Status::NotPermitted(reason) | Status::Broken(reason)) =
+                report.status.clone()
+            else {
+                return Ok(kernel);
+            };
+            return Err(KernelError::RequiredProbe { probe: report.name, target: report.target, reason });
+        }
+        Ok(kernel)
+    }
+
+    /// Loads the object and its maps, attaching nothing.
+    pub(super) fn load(options: Options) -> Result<Self, KernelError> {
+        if OBJECT.is_empty() {
+            return Err(KernelError::NoObject);
+        }
+        let words = constants(options)?.words();
+        let ebpf = EbpfLoader::new()
+            .override_global("CONFIG", &words, true)
+            .map_max_entries("EVENTS", options.ring_bytes)
+            .load(OBJECT)
+            .map_err(|error| load_error(&error))?;
+        Ok(Self { ebpf, reports: Vec::new(), generation: 0, explicit_ports: false })
+    }
+
+    pub(super) fn attach_probes(&mut self) -> Result<(), KernelError> {
+        let btf = aya::Btf::from_sys_fs().map_err(|error| KernelError::Load { reason: chain(&error) })?;
+        self.reports = probes::attach_all(&mut self.ebpf, &btf);
+        Ok(())
+    }
+
+    /// The ring's reading end; `None` if it was taken before.
+    ///
+    /// # Errors
+    /// If the map cannot be mapped into memory.
+    pub fn take_ring(&mut self) -> Result<Option<Ring>, KernelError> {
+        self.ebpf
+            .take_map("EVENTS")
+            .map(|map| RingBuf::try_from(map).map(Ring::new).map_err(|error| map_error("EVENTS", &error)))
+            .transpose()
+    }
+
+    /// What became of each probe.
+    #[must_use]
+    pub fn reports(&self) -> &[ProbeReport] {
+        &self.reports
+    }
+
+    /// Replaces the scope, without a reload: the kernel side judges each connection anew at its next call.
+    ///
+    /// # Errors
+    /// A cgroup that cannot be found, or a map that cannot be written.
+    pub fn set_scope(&mut self, scope: &Scope) -> Result<(), KernelError> {
+        let mut flags = 0;
+        let mut cgroup_levels = 0;
+        let mut ids = BTreeSet::new();
+        for path in &scope.cgroups {
+            let cgroup = scope::cgroup(path)
+                .map_err(|error| KernelError::Cgroup { path: path.clone(), reason: error.to_string() })?;
+            cgroup_levels |= 1 << cgroup.level;
+            ids.insert(cgroup.id);
+            flags |= SCOPE_CGROUPS;
+        }
+        let mut pids = scope::with_descendants(&scope.pids);
+        if !scope.pids.is_empty() {
+            flags |= SCOPE_PIDS;
+        }
+        if !scope.ports.is_empty() {
+            flags |= SCOPE_PORTS;
+        }
+        self.explicit_ports = flags & SCOPE_PORTS != 0;
+        self.replace_keys("CGROUPS", &ids)?;
+        self.replace_keys("PIDS", &pids)?;
+        // In force before the ports are read: from here on the kernel side learns of new listeners and forks.
+        self.generation = self.generation.wrapping_add(1).max(1);
+        let value = KernelScope { generation: self.generation, flags, cgroup_levels, padding: 0 };
+        let mut map: Array<&mut MapData, [u32; 4]> =
+            Array::try_from(self.map("SCOPE")?).map_err(|error| map_error("SCOPE", &error))?;
+        map.set(0, [value.generation, value.flags, value.cgroup_levels, 0], 0)
+            .map_err(|error| map_error("SCOPE", &error))?;
+        if !scope.pids.is_empty() {
+            // Children born while the list was made.
+            pids = scope::with_descendants(&scope.pids);
+            self.replace_keys("PIDS", &pids)?;
+        }
+        let ports = if self.explicit_ports {
+            scope.ports.iter().copied().collect()
+        } else if flags == 0 {
+            scope::listening_ports(None)
+        } else {
+            scope::listening_ports(Some(&|process| {
+                let pid = u32::try_from(process.pid()).unwrap_or(0);
+                (scope.pids.is_empty() || pids.contains(&pid))
+                    && (scope.cgroups.is_empty() || scope::in_cgroups(process, &scope.cgroups))
+            }))
+        };
+        self.replace_ports(&ports)
+    }
+
+    /// Leaves a port alone, or looks at it again. Ports that the user named are never left alone.
+    ///
+    /// # Errors
+    /// If the map cannot be written.
+    pub fn ignore_port(&mut self, port: u16, ignore: bool) -> Result<(), KernelError> {
+        if self.explicit_ports {
+            return Ok(());
+        }
+        let mut map: Array<&mut MapData, u32> =
+            Array::try_from(self.map("PORTS")?).map_err(|error| map_error("PORTS", &error))?;
+        let value = if ignore { PORT_IGNORED } else { PORT_CANDIDATE };
+        map.set(u32::from(port), value, 0).map_err(|error| map_error("PORTS", &error))
+    }
+
+    /// Whether the user named the ports, so that none is learnt and none is left alone.
+    #[must_use]
+    pub fn has_explicit_ports(&self) -> bool {
+        self.explicit_ports
+    }
+
+    /// The kernel side's counters, summed over CPUs.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn counters(&self) -> Result<Vec<(Counter, u64)>, KernelError> {
+        const MAP: &str = "COUNTERS_MAP";
+        let map = self.ebpf.map(MAP).ok_or(KernelError::Map { map: MAP, reason: "it is not in the object".into() })?;
+        let map: PerCpuArray<&MapData, u64> = PerCpuArray::try_from(map).map_err(|error| map_error(MAP, &error))?;
+        Counter::ALL
+            .iter()
+            .map(|counter| {
+                let values = map.get(&counter.slot(), 0).map_err(|error| map_error(MAP, &error))?;
+                Ok((*counter, values.iter().sum()))
+            })
+            .collect()
+    }
+
+    /// Cost of each attached probe, by name.
+    #[must_use]
+    pub fn costs(&self) -> Vec<(&'static str, ProbeCost)> {
+        PROBES
+            .iter()
+            .filter_map(|probe| {
+                let fd = self.ebpf.program(probe.program)?.info().ok()?.fd().ok()?;
+                let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).ok()?;
+                let value = |key: &str| {
+                    text.lines()
+                        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':')?.trim().parse().ok())
+                        .unwrap_or(0)
+                };
+                let cost = ProbeCost {
+                    runs: value("run_cnt"),
+                    nanoseconds: value("run_time_ns"),
+                    recursion_misses: value("recursion_misses"),
+                };
+                Some((probe.name, cost))
+            })
+            .collect()
+    }
+
+    /// Entries and capacity of the bounded maps, by name.
+    #[must_use]
+    pub fn map_usage(&self) -> Vec<(&'static str, u64, u64)> {
+        fn usage<K: aya::Pod, V: aya::Pod>(
+            map: &Map,
+            name: &'static str,
+            capacity: u32,
+        ) -> Option<(&'static str, u64, u64)> {
+            let map: BpfHashMap<&MapData, K, V> = BpfHashMap::try_from(map).ok()?;
+            Some((name, map.keys().count() as u64, u64::from(capacity)))
+        }
+        [
+            self.ebpf.map("PIDS").and_then(|map| usage::<u32, u32>(map, "pids", observer_common::limits::SCOPE_PIDS)),
+            self.ebpf
+                .map("CGROUPS")
+                .and_then(|map| usage::<u64, u32>(map, "cgroups", observer_common::limits::SCOPE_CGROUPS)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn map(&mut self, name: &'static str) -> Result<&mut Map, KernelError> {
+        self.ebpf.map_mut(name).ok_or_else(|| KernelError::Map { map: name, reason: "it is not in the object".into() })
+    }
+
+    /// Makes a set of keys the only ones of a hash map.
+    fn replace_keys<K: aya::Pod + Ord>(&mut self, name: &'static str, keys: &BTreeSet<K>) -> Result<(), KernelError> {
+        let mut map: BpfHashMap<&mut MapData, K, u32> =
+            BpfHashMap::try_from(self.map(name)?).map_err(|error| map_error(name, &error))?;
+        for key in keys {
+            map.insert(key, 1, 0).map_err(|error| map_error(name, &error))?;
+        }
+        let old: Vec<K> = map.keys().flatten().filter(|key| !keys.contains(key)).collect();
+        for key in old {
+            match map.remove(&key) {
+                // A process that ended meanwhile took itself out.
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(map_error(name, &error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn replace_ports(&mut self, ports: &BTreeSet<u16>) -> Result<(), KernelError> {
+        let first = self.generation == 1;
+        let explicit = self.explicit_ports;
+        let mut map: Array<&mut MapData, u32> =
+            Array::try_from(self.map("PORTS")?).map_err(|error| map_error("PORTS", &error))?;
+        for port in ports {
+            map.set(u32::from(*port), PORT_CANDIDATE, 0).map_err(|error| map_error("PORTS", &error))?;
+        }
+        // A new map is all zeros; what the kernel side learns between the scope's change and this is kept by the
+        // next change of scope only if it still listens then.
+        if first && !explicit {
+            return Ok(());
+        }
+        for port in 0..=u16::MAX {
+            if !ports.contains(&port) && map.get(&u32::from(port), 0).is_ok_and(|value| value != PORT_NONE) {
+                map.set(u32::from(port), PORT_NONE, 0).map_err(|error| map_error("PORTS", &error))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn map_error(map: &'static str, error: &MapError) -> KernelError {
+    KernelError::Map { map, reason: chain(error) }
+}
+
+fn load_error(error: &EbpfError) -> KernelError {
+    let reason = chain(error);
+    if reason.contains("(os error 1)") || reason.contains("(os error 13)") {
+        KernelError::NotPermitted { reason }
+    } else {
+        KernelError::Load { reason }
+    }
+}
+
+/// Offsets of this kernel, and the load's options.
+fn constants(options: Options) -> Result<KernelConfig, KernelError> {
+    let btf = Btf::from_kernel()?;
+    Ok(KernelConfig {
+        own_tgid: std::process::id(),
+        wakeup_bytes: options.ring_bytes / 4,
+        sock_family: btf.offset("sock", "__sk_common.skc_family")?,
+        sock_local_port: btf.offset("sock", "__sk_common.skc_num")?,
+        sock_remote_port: btf.offset("sock", "__sk_common.skc_dport")?,
+        sock_local_v4: btf.offset("sock", "__sk_common.skc_rcv_saddr")?,
+        sock_remote_v4: btf.offset("sock", "__sk_common.skc_daddr")?,
+        sock_local_v6: btf.offset("sock", "__sk_common.skc_v6_rcv_saddr")?,
+        sock_remote_v6: btf.offset("sock", "__sk_common.skc_v6_daddr")?,
+        sock_protocol: btf.offset("sock", "sk_protocol")?,
+        sock_type: btf.offset("sock", "sk_type")?,
+        sock_error: btf.offset("sock", "sk_err")?,
+        sock_socket: btf.offset("sock", "sk_socket")?,
+        socket_file: btf.offset("socket", "file")?,
+        tcp_write_seq: btf.offset("tcp_sock", "write_seq")?,
+        tcp_snd_nxt: btf.offset("tcp_sock", "snd_nxt")?,
+        tcp_copied_seq: btf.offset("tcp_sock", "copied_seq")?,
+        tcp_rcv_nxt: btf.offset("tcp_sock", "rcv_nxt")?,
+        task_tgid: btf.offset("task_struct", "tgid")?,
+        task_pid: btf.offset("task_struct", "pid")?,
+        log: u32::from(options.log),
+    })
+}

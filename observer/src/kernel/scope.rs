@@ -1,0 +1,174 @@
+//! From the configured scope to what the kernel side compares: ports, thread group ids, cgroup ids.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use observer_common::limits::CGROUP_LEVELS;
+use procfs::{
+    ProcError, net,
+    process::{FDTarget, Process, all_processes},
+};
+
+/// A cgroup as the kernel side knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Cgroup {
+    pub(super) id: u64,
+    pub(super) level: u32,
+}
+
+/// Why a cgroup of the scope cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CgroupError {
+    #[error("no cgroup v2 hierarchy is mounted")]
+    NoHierarchy,
+    #[error("{error}")]
+    Unreadable { error: io::Error },
+    #[error("it is not below {}, where the cgroup v2 hierarchy is mounted", root.display())]
+    Outside { root: PathBuf },
+    #[error("it lies {level} levels deep, and at most {} are supported", CGROUP_LEVELS - 1)]
+    TooDeep { level: u32 },
+}
+
+/// Where the cgroup v2 hierarchy is mounted.
+fn cgroup_root() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mounts.lines().find_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        kind.starts_with("cgroup2 ").then(|| mount.split(' ').nth(4).map(PathBuf::from))?
+    })
+}
+
+/// Id and level of a cgroup directory: an absolute path, or one from the root of the hierarchy, as in
+/// `/proc/PID/cgroup`.
+pub(super) fn cgroup(path: &Path) -> Result<Cgroup, CgroupError> {
+    let root = cgroup_root().ok_or(CgroupError::NoHierarchy)?;
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let candidates = [path.to_owned(), root.join(relative)];
+    let found = candidates.iter().find(|candidate| candidate.is_absolute() && candidate.starts_with(&root));
+    let Some(directory) = found.filter(|candidate| candidate.exists()).or(candidates.get(1)) else {
+        return Err(CgroupError::Outside { root });
+    };
+    let directory = directory.canonicalize().map_err(|error| CgroupError::Unreadable { error })?;
+    let Ok(below) = directory.strip_prefix(&root) else { return Err(CgroupError::Outside { root }) };
+    let level = u32::try_from(below.components().count()).unwrap_or(u32::MAX);
+    if level >= CGROUP_LEVELS {
+        return Err(CgroupError::TooDeep { level });
+    }
+    // The id of a cgroup is the inode number of its directory.
+    let id = fs::metadata(&directory).map_err(|error| CgroupError::Unreadable { error })?.ino();
+    Ok(Cgroup { id, level })
+}
+
+/// The listed processes and all their descendants that run now.
+pub(super) fn with_descendants(roots: &[u32]) -> BTreeSet<u32> {
+    let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for process in processes() {
+        if let Ok(stat) = process.stat()
+            && let (Ok(parent), Ok(pid)) = (u32::try_from(stat.ppid), u32::try_from(stat.pid))
+        {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let mut found = BTreeSet::new();
+    let mut open: Vec<u32> = roots.to_vec();
+    while let Some(pid) = open.pop() {
+        if found.insert(pid) {
+            open.extend(children.get(&pid).into_iter().flatten());
+        }
+    }
+    found
+}
+
+/// Ports on which processes listen that `in_scope` accepts, in every network namespace that a process of this host
+/// uses. `None` in place of the test: every listening port.
+pub(super) fn listening_ports(in_scope: Option<&dyn Fn(&Process) -> bool>) -> BTreeSet<u16> {
+    let mut ports = BTreeSet::new();
+    let mut namespaces: BTreeMap<u64, BTreeMap<u64, u16>> = BTreeMap::new();
+    for process in processes() {
+        if in_scope.is_some_and(|in_scope| !in_scope(&process)) {
+            continue;
+        }
+        let Ok(namespace) = fs::metadata(format!("/proc/{}/ns/net", process.pid())).map(|data| data.ino()) else {
+            continue;
+        };
+        let listening = namespaces.entry(namespace).or_insert_with(|| listeners(&process));
+        if in_scope.is_none() {
+            ports.extend(listening.values());
+            continue;
+        }
+        let Ok(descriptors) = process.fd() else { continue };
+        let own: HashSet<u64> = descriptors
+            .flatten()
+            .filter_map(|descriptor| match descriptor.target {
+                FDTarget::Socket(inode) => Some(inode),
+                _ => None,
+            })
+            .collect();
+        ports.extend(listening.iter().filter(|(inode, _)| own.contains(inode)).map(|(_, port)| *port));
+    }
+    ports
+}
+
+/// Socket inode to port of all listening TCP sockets in a process's network namespace.
+fn listeners(process: &Process) -> BTreeMap<u64, u16> {
+    let mut found = BTreeMap::new();
+    let tables = [process.tcp(), process.tcp6()];
+    for entry in tables.into_iter().flatten().flatten() {
+        if entry.state == net::TcpState::Listen {
+            found.insert(entry.inode, entry.local_address.port());
+        }
+    }
+    found
+}
+
+fn processes() -> impl Iterator<Item = Process> {
+    all_processes().into_iter().flatten().filter_map(|process: Result<Process, ProcError>| process.ok())
+}
+
+/// Whether a process lies in one of these cgroups or below.
+pub(super) fn in_cgroups(process: &Process, cgroups: &[PathBuf]) -> bool {
+    let Ok(own) = fs::read_to_string(format!("/proc/{}/cgroup", process.pid())) else { return false };
+    let Some(own) = own.lines().find_map(|line| line.strip_prefix("0::")) else { return false };
+    let own = Path::new(own);
+    let root = cgroup_root();
+    cgroups.iter().any(|cgroup| {
+        let relative = root.as_ref().and_then(|root| cgroup.strip_prefix(root).ok()).unwrap_or(cgroup);
+        own.strip_prefix("/").unwrap_or(own).starts_with(relative.strip_prefix("/").unwrap_or(relative))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn descendants_include_children_and_exclude_strangers() {
+        let mut child = Command::new("sleep").arg("20").stdout(Stdio::null()).spawn().expect("sleep runs");
+        let own = std::process::id();
+        let all = with_descendants(&[own]);
+        assert!(all.contains(&own) && all.contains(&child.id()));
+        assert!(!all.contains(&1));
+        child.kill().expect("our own child");
+        child.wait().expect("our own child");
+    }
+
+    #[test]
+    fn own_listener_is_found_and_only_by_its_process() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let port = listener.local_addr().expect("bound").port();
+        let own = i32::try_from(std::process::id()).expect("pids are small");
+        assert!(listening_ports(Some(&|process: &Process| process.pid() == own)).contains(&port));
+        assert!(!listening_ports(Some(&|process: &Process| process.pid() == 1)).contains(&port));
+    }
+
+    #[test]
+    fn a_missing_cgroup_says_so() {
+        assert!(cgroup(Path::new("/no/such/cgroup")).is_err());
+    }
+}
