@@ -10,6 +10,7 @@
 //! | [`export`] | HTTP, request log |
 
 pub mod config;
+pub mod doctor;
 pub mod event;
 pub mod export;
 pub mod kernel;

@@ -2,6 +2,7 @@
 //! ring, the scope, the clock.
 
 mod btf;
+pub mod capabilities;
 pub mod clock;
 pub mod loader;
 pub mod probes;

@@ -3,7 +3,8 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    time::Duration,
 };
 
 use aya::maps::{MapData, RingBuf};
@@ -70,27 +71,60 @@ impl Ring {
         drained
     }
 
-    /// Waits until the kernel side forces a wake-up, `other` becomes readable, or time is up.
+    /// Watches for the wake-ups that the kernel side forces when the ring fills, and for `other` becoming readable.
     ///
     /// # Errors
-    /// `poll(2)`'s, other than an interruption.
-    pub fn wait(&self, other: RawFd, timeout: std::time::Duration) -> io::Result<()> {
-        let mut files = [self.ring.as_raw_fd(), other].map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
-        let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: a valid array of two.
-        if unsafe { libc::poll(files.as_mut_ptr(), 2, milliseconds) } < 0 {
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
+    /// `epoll(7)`'s.
+    pub fn waiter(&self, other: BorrowedFd<'_>) -> io::Result<Waiter> {
+        // SAFETY: no pointers.
+        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: just made, and ours alone.
+        let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
+        // Edge-triggered: a ring with anything in it is always readable, and only a wake-up is news.
+        for (fd, events) in
+            [(self.ring.as_raw_fd(), libc::EPOLLIN | libc::EPOLLET), (other.as_raw_fd(), libc::EPOLLIN)]
+        {
+            let mut event = libc::epoll_event { events: events.cast_unsigned(), u64: 0 };
+            // SAFETY: a valid event; both descriptors are open.
+            if unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) } < 0 {
+                return Err(io::Error::last_os_error());
             }
         }
-        Ok(())
+        Ok(Waiter { epoll })
     }
 
     /// Records that could not be decoded.
     #[must_use]
     pub fn malformed(&self) -> u64 {
         self.malformed
+    }
+}
+
+/// See [`Ring::waiter`].
+#[derive(Debug)]
+pub struct Waiter {
+    epoll: OwnedFd,
+}
+
+impl Waiter {
+    /// Waits until there is news or time is up.
+    ///
+    /// # Errors
+    /// `epoll_wait(2)`'s, other than an interruption.
+    pub fn wait(&self, timeout: Duration) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: 0, u64: 0 };
+        let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: room for one event.
+        if unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), &raw mut event, 1, milliseconds) } < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) enum CgroupError {
 }
 
 /// Where the cgroup v2 hierarchy is mounted.
-fn cgroup_root() -> Option<PathBuf> {
+pub(super) fn cgroup_root() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     mounts.lines().find_map(|line| {
         let (mount, kind) = line.split_once(" - ")?;
