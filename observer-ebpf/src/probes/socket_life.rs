@@ -1,6 +1,7 @@
 //! The life of TCP connections: listening, established, closed; and when their bytes arrive.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_log_ebpf::{info, warn};
 use observer_common::{
     config::{PORT_CANDIDATE, SCOPE_PORTS},
     event::{
@@ -12,7 +13,7 @@ use observer_common::{
 use crate::{
     emit, filter,
     kernel::{Sock, Transport},
-    maps::{PORTS, port_state, scope},
+    maps::{PORTS, config, port_state, scope},
     socket::{self, LEFT_ALONE},
 };
 
@@ -28,10 +29,10 @@ pub fn obs_sock_state(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     if new_state == i32::from(TCP_LISTEN) {
-        listen(sock);
+        listen(&ctx, sock);
     } else if new_state == i32::from(TCP_ESTABLISHED) {
         if old_state == TCP_SYN_RECV {
-            established(sock);
+            established(&ctx, sock);
         }
     } else {
         changed(sock, old_state, new_state);
@@ -40,7 +41,7 @@ pub fn obs_sock_state(ctx: BtfTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn listen(sock: Sock) {
+fn listen(ctx: &BtfTracePointContext, sock: Sock) {
     let Some(scope) = scope() else { return };
     if scope.flags & SCOPE_PORTS != 0 || filter::is_own_process() || !filter::process_in_scope(scope) {
         return;
@@ -54,16 +55,24 @@ fn listen(sock: Sock) {
         unsafe { *slot = PORT_CANDIDATE };
     }
     emit::listen(unsafe { bpf_ktime_get_ns() }, port);
+    if config!(log) != 0 {
+        info!(ctx, "port {} is listened on, its connections are looked at", port);
+    }
 }
 
 /// Prepares a server's new connection before any byte of it arrives, so that its first request has its arrival too.
 #[inline(always)]
-fn established(sock: Sock) {
+fn established(ctx: &BtfTracePointContext, sock: Sock) {
     if port_state(sock.local_port()) != PORT_CANDIDATE {
         return;
     }
     let Some(tcp) = sock.tcp() else { return };
-    let Some(socket) = socket::get_or_create(sock) else { return };
+    let Some(socket) = socket::get_or_create(sock) else {
+        if config!(log) != 0 {
+            warn!(ctx, "no memory for the state of a connection to port {}", sock.local_port());
+        }
+        return;
+    };
     socket.established = unsafe { bpf_ktime_get_ns() };
     socket.arrived = tcp.rcv_nxt();
 }

@@ -106,12 +106,22 @@ pub struct Options {
 }
 
 /// The loaded and attached kernel side. Dropping it detaches everything.
-#[derive(Debug)]
 pub struct Kernel {
     ebpf: Ebpf,
+    log: Option<KernelLog>,
     reports: Vec<ProbeReport>,
     generation: u32,
     explicit_ports: bool,
+}
+
+/// The kernel side's rare diagnostics, on their way to the log.
+pub struct KernelLog(aya_log::EbpfLogger<&'static dyn log::Log>);
+
+impl KernelLog {
+    /// Writes to the log what has come since the last call.
+    pub fn flush(&mut self) {
+        self.0.flush();
+    }
 }
 
 /// One probe's cost, as the kernel counts it while `kernel.bpf_stats_enabled` is set.
@@ -132,6 +142,12 @@ impl Kernel {
     /// Whatever makes observing impossible; a missing optional probe does not.
     pub fn attach(options: Options, scope: &Scope) -> Result<Self, KernelError> {
         let mut kernel = Self::load(options)?;
+        if options.log {
+            // Before any program is loaded: the log's map must stay open until then.
+            let log = aya_log::EbpfLogger::init(&mut kernel.ebpf)
+                .map_err(|error| KernelError::Map { map: "AYA_LOGS", reason: chain(&error) })?;
+            kernel.log = Some(KernelLog(log));
+        }
         kernel.set_scope(scope)?;
         kernel.attach_probes()?;
         if let Some(report) = kernel.reports.iter().find(|report| report.required && !report.is_attached()) {
@@ -156,7 +172,7 @@ impl Kernel {
             .map_max_entries("EVENTS", options.ring_bytes)
             .load(OBJECT)
             .map_err(|error| load_error(&error))?;
-        Ok(Self { ebpf, reports: Vec::new(), generation: 0, explicit_ports: false })
+        Ok(Self { ebpf, log: None, reports: Vec::new(), generation: 0, explicit_ports: false })
     }
 
     pub(super) fn attach_probes(&mut self) -> Result<(), KernelError> {
@@ -174,6 +190,11 @@ impl Kernel {
             .take_map("EVENTS")
             .map(|map| RingBuf::try_from(map).map(Ring::new).map_err(|error| map_error("EVENTS", &error)))
             .transpose()
+    }
+
+    /// The kernel side's diagnostics, if the load was told to send them and they were not taken before.
+    pub fn take_log(&mut self) -> Option<KernelLog> {
+        self.log.take()
     }
 
     /// What became of each probe.

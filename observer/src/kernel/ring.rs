@@ -84,8 +84,7 @@ impl Ring {
         // SAFETY: just made, and ours alone.
         let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
         // Edge-triggered: a ring with anything in it is always readable, and only a wake-up is news.
-        for (fd, events) in
-            [(self.ring.as_raw_fd(), libc::EPOLLIN | libc::EPOLLET), (other.as_raw_fd(), libc::EPOLLIN)]
+        for (fd, events) in [(self.ring.as_raw_fd(), libc::EPOLLIN | libc::EPOLLET), (other.as_raw_fd(), libc::EPOLLIN)]
         {
             let mut event = libc::epoll_event { events: events.cast_unsigned(), u64: 0 };
             // SAFETY: a valid event; both descriptors are open.
