@@ -8,9 +8,11 @@
 //! | [`config`] | settings: defaults < file < environment < flags |
 //! | [`request`] | the state machine of a connection; a finished request |
 //! | [`export`] | HTTP, request log |
+//! | [`top`] | a running observer's summary on a terminal |
 
 pub mod config;
 pub mod event;
 pub mod export;
 pub mod request;
 pub mod time;
+pub mod top;
