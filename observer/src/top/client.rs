@@ -21,9 +21,9 @@ const LONGEST_ANSWER: usize = 4 << 20;
 pub enum FetchError {
     /// Looking up, connecting, sending or reading failed.
     #[error("{}", words(.0))]
-    Io(#[source] io::Error),
+    Io(io::Error),
     /// The answer was not complete in time.
-    #[error("no complete answer within {:.3}s", .0.as_secs_f64())]
+    #[error("no complete answer within {0:?}")]
     Slow(Duration),
     /// The connection ended inside the answer.
     #[error("connection closed after {0} bytes of an incomplete answer")]
@@ -42,7 +42,7 @@ pub enum FetchError {
     },
     /// A 200 with another body.
     #[error("its answer is no summary: {0}")]
-    NotSummary(#[source] serde_json::Error),
+    NotSummary(serde_json::Error),
 }
 
 /// `connection refused` rather than `Connection refused (os error 111)`, where the kind says it all.

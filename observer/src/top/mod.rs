@@ -22,6 +22,8 @@ pub mod plain;
 mod screen;
 mod table;
 mod terminal;
+#[cfg(test)]
+mod terminal_tests;
 mod view;
 #[cfg(test)]
 mod view_tests;
@@ -45,6 +47,8 @@ const FIRST_ANSWER: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_millis(250);
 /// Asking more often than this measures the asking.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+/// As good as for ever, and no overflow when added to a clock.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// What to show, and how.
 #[derive(Clone, Debug)]
@@ -60,7 +64,8 @@ pub struct TopOptions {
     pub plain: bool,
 }
 
-/// Why `observer top` gave up.
+/// Why `observer top` gave up. The messages hold their causes, which are therefore no `source()`: a chain of errors
+/// would print them twice.
 #[derive(Debug, thiserror::Error)]
 pub enum TopError {
     /// The URL cannot be asked.
@@ -72,28 +77,28 @@ pub enum TopError {
         reason: &'static str,
     },
     /// Nobody answered.
-    #[error("no observer answers at {url} ({source}): start one with `observer run`, or name its address with --url")]
+    #[error("no observer answers at {url} ({cause}): start one with `observer run`, or name its address with --url")]
     NoAnswer {
         /// What was asked.
         url: String,
         /// What came of it.
-        source: FetchError,
+        cause: FetchError,
     },
     /// Somebody answered, who seems not to be an observer of this version.
-    #[error("what answers at {url} does not talk like an observer ({source}): name the observer's address with --url")]
+    #[error("what answers at {url} does not talk like an observer ({cause}): name the observer's address with --url")]
     NotAnObserver {
         /// What was asked.
         url: String,
         /// What came of it.
-        source: FetchError,
+        cause: FetchError,
     },
     /// The observer answered that it cannot.
-    #[error("the observer at {url} has no summary to give ({source}): its log says why")]
+    #[error("the observer at {url} has no summary to give ({cause}): its log says why")]
     Refused {
         /// What was asked.
         url: String,
         /// What came of it.
-        source: FetchError,
+        cause: FetchError,
     },
     /// The terminal does not do what a full screen needs.
     #[error("cannot draw on this terminal ({0}): use another one, or --plain")]
@@ -112,12 +117,13 @@ pub enum TopError {
 pub fn run(options: &TopOptions) -> Result<(), TopError> {
     let client = Client::new(Endpoint::parse(&options.url)?);
     let first = first_answer(&client, FIRST_ANSWER)?;
-    let interval = options.interval.max(SHORTEST_INTERVAL);
+    let interval = options.interval.clamp(SHORTEST_INTERVAL, LONGEST);
+    let run_for = options.run_for.map(|time| time.min(LONGEST));
     if options.plain || !can_draw() {
         let stdout = io::stdout().lock();
-        plain::run(|| client.fetch(), &first, interval, options.run_for, stdout).map_err(TopError::Output)
+        plain::run(|| client.fetch(), &first, interval, run_for, stdout).map_err(TopError::Output)
     } else {
-        terminal::run(client, first, interval, options.run_for)
+        terminal::run(client, first, interval, run_for)
     }
 }
 
@@ -130,7 +136,7 @@ fn can_draw() -> bool {
 fn first_answer(client: &Client, patience: Duration) -> Result<Summary, TopError> {
     let deadline = Instant::now() + patience;
     loop {
-        let source = match client.fetch() {
+        let cause = match client.fetch() {
             Ok(summary) => return Ok(summary),
             Err(error) => error,
         };
@@ -139,12 +145,12 @@ fn first_answer(client: &Client, patience: Duration) -> Result<Summary, TopError
             continue;
         }
         let url = client.endpoint().to_string();
-        return Err(match source {
-            FetchError::Status { code: 500.., .. } => TopError::Refused { url, source },
+        return Err(match cause {
+            FetchError::Status { code: 500.., .. } => TopError::Refused { url, cause },
             FetchError::Status { .. } | FetchError::NotHttp(_) | FetchError::NotSummary(_) | FetchError::TooLong(_) => {
-                TopError::NotAnObserver { url, source }
+                TopError::NotAnObserver { url, cause }
             }
-            FetchError::Io(_) | FetchError::CutOff(_) | FetchError::Slow(_) => TopError::NoAnswer { url, source },
+            FetchError::Io(_) | FetchError::CutOff(_) | FetchError::Slow(_) => TopError::NoAnswer { url, cause },
         });
     }
 }
