@@ -8,6 +8,7 @@
 //! | [`config`] | settings: defaults < file < environment < flags |
 //! | [`request`] | the state machine of a connection; a finished request |
 //! | [`export`] | HTTP, request log |
+//! | [`top`] | a running observer's summary on a terminal |
 
 pub mod config;
 pub mod doctor;
@@ -16,3 +17,4 @@ pub mod export;
 pub mod kernel;
 pub mod request;
 pub mod time;
+pub mod top;
