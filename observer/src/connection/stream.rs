@@ -284,6 +284,14 @@ impl Stream {
         }
     }
 
+    /// The time of the held call with bytes that [`Self::pop`] would return.
+    #[must_use]
+    pub fn ready(&self) -> Option<KernelTime> {
+        let front = &self.held.front()?.segment;
+        (front.position <= self.next? && !self.held.front()?.segment().is_empty())
+            .then_some(front.time.max(self.clock))
+    }
+
     /// Whether calls are held back.
     #[must_use]
     pub fn is_holding(&self) -> bool {

@@ -14,6 +14,17 @@ pub enum Method {
     Other,
 }
 
+impl Method {
+    fn from_name(name: &str) -> Self {
+        match name {
+            "POST" => Self::Post,
+            "HEAD" => Self::Head,
+            "CONNECT" => Self::Connect,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// Where a body ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Framing {
@@ -125,12 +136,7 @@ impl Kind for Request {
             if !request.parse(bytes)?.is_complete() {
                 return Ok(None);
             }
-            let method = match request.method {
-                Some("POST") => Method::Post,
-                Some("HEAD") => Method::Head,
-                Some("CONNECT") => Method::Connect,
-                _ => Method::Other,
-            };
+            let method = Method::from_name(request.method.unwrap_or_default());
             let Some(fields) = Fields::read(request.headers) else { return Ok(None) };
             let framing = match fields {
                 Fields { transfer_coding: true, chunked: false, .. } => return Ok(None),
@@ -262,4 +268,13 @@ fn trace_id(value: &[u8]) -> Option<Box<str>> {
     let hex = |bytes: &[u8]| bytes.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let valid = version.len() == 2 && hex(version) && version != b"ff" && trace.len() == 32 && hex(trace);
     (valid && trace.iter().any(|byte| *byte != b'0')).then(|| std::str::from_utf8(trace).ok().map(Box::from)).flatten()
+}
+
+/// Method and target of a head of which only the beginning was captured, if its first line was.
+#[must_use]
+pub fn request_line(head: &[u8]) -> Option<(Method, &str)> {
+    let line = head.get(..head.iter().position(|byte| *byte == b'\n')?)?;
+    let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
+    let (method, target, version) = (words.next()?, words.next()?, words.next()?);
+    version.starts_with("HTTP/1.").then_some((Method::from_name(method), target))
 }
