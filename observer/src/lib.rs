@@ -6,15 +6,22 @@
 //! |---|---|
 //! | [`time`], [`event`] | the kernel's clock; events as the pipeline sees them |
 //! | [`config`] | settings: defaults < file < environment < flags |
+//! | [`kernel`] | what this kernel permits, probes, loading, ring to typed events, scope, clock |
+//! | [`connection`] | socket cookie to connection; each direction a byte stream in which a gap is a value |
+//! | [`protocol`] | sans-IO parsers |
+//! | [`llm`] | which operation is this; what in this frame is a token, a model, usage, an error |
 //! | [`request`] | the state machine of a connection; a finished request |
 //! | [`export`] | HTTP, request log |
-//! | [`top`] | a running observer's summary on a terminal |
+//! | [`doctor`], [`top`] | what can be seen here; a running observer's summary on a terminal |
 
 pub mod config;
+pub mod connection;
 pub mod doctor;
 pub mod event;
 pub mod export;
 pub mod kernel;
+pub mod llm;
+pub mod protocol;
 pub mod request;
 pub mod time;
 pub mod top;

@@ -1,3 +1,7 @@
 //! The state machine of a connection, and what it yields: finished requests.
 
 pub mod record;
+mod response;
+mod session;
+mod timeline;
+pub mod tracker;

@@ -3,6 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+pub use crate::llm::operation::{Operation, Usage};
 use crate::{event::Cookie, time::KernelTime};
 
 /// What is known of a connection from its first sight on; shared by its requests.
@@ -27,26 +28,6 @@ impl ConnectionInfo {
     #[must_use]
     pub fn server_port(&self) -> String {
         self.server.map_or_else(|| "unix".to_owned(), |address| address.port().to_string())
-    }
-}
-
-/// The operation of a request, named as OpenTelemetry's `gen_ai.operation.name` does.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Operation {
-    /// `/v1/chat/completions`.
-    Chat,
-    /// `/v1/completions`.
-    TextCompletion,
-}
-
-impl Operation {
-    /// Its value of the `gen_ai_operation_name` label.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Chat => "chat",
-            Self::TextCompletion => "text_completion",
-        }
     }
 }
 
@@ -150,19 +131,6 @@ impl Timeline {
     pub fn start(&self) -> Option<KernelTime> {
         self.arrive.or(self.read)
     }
-}
-
-/// Token counts as the server reported them; never counted by us.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Usage {
-    /// Prompt tokens.
-    pub input: Option<u64>,
-    /// Completion tokens.
-    pub output: Option<u64>,
-    /// The part of `input` that came from a prefix cache.
-    pub cached_input: Option<u64>,
-    /// The part of `output` that was reasoning.
-    pub reasoning_output: Option<u64>,
 }
 
 /// Gaps between successive token events of one stream, already sorted into the buckets of

@@ -1,0 +1,104 @@
+//! What the servers of large language models say over HTTP: a dialect is one file that implements [`Dialect`] and
+//! lines in [`route`]'s table.
+
+use std::sync::Arc;
+
+pub mod json;
+pub mod openai;
+pub mod operation;
+pub mod route;
+
+use json::{Anchor, Path, Value};
+use operation::Usage;
+
+/// Most reasons to finish that one frame or answer reports.
+pub const FINISH_REASONS: usize = 16;
+/// Longest reason to finish that is taken for one.
+const FINISH_REASON_MAX: usize = 64;
+
+/// How one family of servers words requests, stream events and answers. All methods see the scalars (and the openings
+/// of objects and arrays) of a JSON document, one by one, in order.
+pub trait Dialect: Sync {
+    /// Of a request's body.
+    fn request(&self, path: &Path<'_>, value: &Value<'_>, facts: &mut RequestFacts);
+    /// Of one event of a stream.
+    fn event(&self, path: &Path<'_>, value: &Value<'_>, facts: &mut Facts);
+    /// Of an answer that is not streamed.
+    fn answer(&self, path: &Path<'_>, value: &Value<'_>, facts: &mut Facts);
+    /// Keys of an answer to take up reading at after a gap.
+    fn anchors(&self) -> &'static [Anchor];
+    /// Whether an event's data (no JSON then) says that the stream is complete.
+    fn is_done(&self, data: &[u8]) -> bool;
+}
+
+/// What a request's body says.
+#[derive(Debug, Default)]
+pub struct RequestFacts {
+    /// The model asked for.
+    pub model: Option<Arc<str>>,
+    /// Whether a stream was asked for.
+    pub stream: Option<bool>,
+}
+
+/// What one stream event, or one answer, says.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// It holds generated text that is not reasoning: content, a tool call, a refusal.
+    pub content: bool,
+    /// It holds generated reasoning.
+    pub reasoning: bool,
+    /// It reports an error.
+    pub error: bool,
+    /// The model that generated it.
+    pub model: Option<Arc<str>>,
+    /// Token counts; only what was reported.
+    pub usage: Usage,
+    /// Reasons to finish.
+    pub finish: Vec<Finish>,
+    /// The latest choice's slot and index.
+    choice: Option<(u32, u64)>,
+}
+
+/// Why one choice finished.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finish {
+    slot: u32,
+    /// Which choice.
+    pub index: u64,
+    /// As the server said.
+    pub reason: Arc<str>,
+}
+
+impl Facts {
+    /// Forgets all; buffers stay.
+    pub fn reset(&mut self) {
+        let mut finish = std::mem::take(&mut self.finish);
+        finish.clear();
+        *self = Self { finish, ..Self::default() };
+    }
+
+    /// The choice in `slot` of its array finished.
+    pub fn finished(&mut self, slot: u32, value: &Value<'_>) {
+        let Some(reason) = value.text().filter(|text| (1..=FINISH_REASON_MAX).contains(&text.len())) else { return };
+        if self.finish.len() < FINISH_REASONS {
+            let index = self.choice.filter(|choice| choice.0 == slot).map_or(u64::from(slot), |choice| choice.1);
+            self.finish.push(Finish { slot, index, reason: reason.into() });
+        }
+    }
+
+    /// The choice in `slot` of its array says which one it is; that may come before or after its reason.
+    pub fn choice_index(&mut self, slot: u32, value: &Value<'_>) {
+        let Some(index) = value.unsigned() else { return };
+        self.choice = Some((slot, index));
+        self.finish.iter_mut().filter(|finish| finish.slot == slot).for_each(|finish| finish.index = index);
+    }
+
+    /// The model is `value`.
+    pub fn model(&mut self, value: &Value<'_>) {
+        if let Some(text) = value.text().filter(|text| !text.is_empty()) {
+            if self.model.as_deref() != Some(text) {
+                self.model = Some(text.into());
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Server-sent events (WHATWG HTML, 9.2): lines end with LF, CR or CRLF; a blank line dispatches.
+
+use crate::connection::stream::Chunk;
+
+/// Most bytes of one event that are kept; the rest of it is not looked at.
+pub const EVENT_MAX: usize = 64 << 10;
+
+/// What the parser found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Frame<'a> {
+    /// An event with data.
+    Event(Event<'a>),
+    /// Bytes were not captured: they may hold any number of events.
+    Gap,
+}
+
+/// An event that has data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Event<'a> {
+    /// Its `event` field; empty: none.
+    pub name: &'a [u8],
+    /// Its `data` lines, joined with LF.
+    pub data: &'a [u8],
+    /// It was longer than what is kept: `data` is a prefix.
+    pub partial: bool,
+}
+
+/// Parser of one stream.
+#[derive(Debug, Default)]
+pub struct Parser {
+    line: Vec<u8>,
+    name: Vec<u8>,
+    data: Vec<u8>,
+    has_data: bool,
+    partial: bool,
+    /// The last byte was a CR: a LF that follows belongs to it.
+    after_cr: bool,
+    /// A gap came: nothing is known until the next blank line.
+    adrift: bool,
+    /// The current line has a byte, or may have one, kept or not.
+    line_begun: bool,
+    /// The last event was handed out: it is dropped at the next step.
+    dispatched: bool,
+}
+
+impl Parser {
+    /// Forgets all, for a new stream; buffers stay.
+    pub fn reset(&mut self) {
+        let mut parser = std::mem::take(self);
+        for buffer in [&mut parser.line, &mut parser.name, &mut parser.data] {
+            buffer.clear();
+            buffer.shrink_to(1 << 10);
+        }
+        *self = Self { line: parser.line, name: parser.name, data: parser.data, ..Self::default() };
+    }
+
+    /// Consumes from `input` up to the next frame; `None`: all was consumed, more is needed.
+    pub fn step(&mut self, input: &mut Chunk<'_>) -> Option<Frame<'_>> {
+        self.drop_dispatched();
+        let bytes = match input {
+            Chunk::Gap(0) => return None,
+            Chunk::Gap(length) => {
+                *length = 0;
+                self.line.clear();
+                self.drop_event();
+                (self.adrift, self.line_begun, self.after_cr) = (true, true, false);
+                return Some(Frame::Gap);
+            }
+            Chunk::Data(bytes) => bytes,
+        };
+        while let Some(first) = bytes.first() {
+            if std::mem::take(&mut self.after_cr) && *first == b'\n' {
+                *bytes = &bytes[1..];
+                continue;
+            }
+            let end = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            let (line, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
+            self.append(line);
+            *bytes = rest;
+            let Some((terminator, rest)) = rest.split_first() else { break };
+            *bytes = rest;
+            self.after_cr = *terminator == b'\r';
+            if self.end_line() {
+                self.dispatched = true;
+                return Some(Frame::Event(Event { name: &self.name, data: &self.data, partial: self.partial }));
+            }
+        }
+        None
+    }
+
+    /// The stream is complete: what a last blank line would have dispatched.
+    pub fn finish(&mut self) -> Option<Event<'_>> {
+        self.drop_dispatched();
+        if !self.line.is_empty() {
+            self.end_line();
+        }
+        self.dispatched = true;
+        (self.has_data && !self.adrift).then_some(Event { name: &self.name, data: &self.data, partial: self.partial })
+    }
+
+    fn append(&mut self, line: &[u8]) {
+        self.line_begun |= !line.is_empty();
+        if self.adrift {
+            return;
+        }
+        let room = EVENT_MAX.saturating_sub(self.line.len() + self.data.len());
+        self.partial |= line.len() > room;
+        self.line.extend_from_slice(&line[..line.len().min(room)]);
+    }
+
+    /// Whether the line was blank and ends an event that has data.
+    fn end_line(&mut self) -> bool {
+        let begun = std::mem::take(&mut self.line_begun);
+        if self.adrift {
+            self.adrift = begun;
+            return false;
+        }
+        if !begun {
+            let dispatch = self.has_data;
+            if !dispatch {
+                self.drop_event();
+            }
+            return dispatch;
+        }
+        if self.line.is_empty() {
+            // All of it was cut off.
+            return false;
+        }
+        let colon = self.line.iter().position(|byte| *byte == b':').unwrap_or(self.line.len());
+        let (field, value) = self.line.split_at(colon);
+        let value = value.get(1..).unwrap_or_default();
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        match field {
+            b"data" => {
+                if self.has_data {
+                    self.data.push(b'\n');
+                }
+                self.data.extend_from_slice(value);
+                self.has_data = true;
+            }
+            b"event" => {
+                self.name.clear();
+                self.name.extend_from_slice(&value[..value.len().min(64)]);
+            }
+            // Comments have an empty field; `id`, `retry` and unknown ones say nothing here.
+            _ => {}
+        }
+        self.line.clear();
+        false
+    }
+
+    fn drop_dispatched(&mut self) {
+        if std::mem::take(&mut self.dispatched) {
+            self.drop_event();
+        }
+    }
+
+    fn drop_event(&mut self) {
+        self.data.clear();
+        self.name.clear();
+        self.has_data = false;
+        self.partial = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(chunks: &[Chunk<'_>]) -> Vec<String> {
+        let (mut parser, mut out) = (Parser::default(), Vec::new());
+        for chunk in chunks {
+            let mut chunk = *chunk;
+            while let Some(frame) = parser.step(&mut chunk) {
+                out.push(match frame {
+                    Frame::Gap => "GAP".to_owned(),
+                    Frame::Event(event) => show(&event),
+                });
+            }
+            assert!(chunk.is_empty());
+        }
+        if let Some(event) = parser.finish() {
+            out.push(format!("end {}", show(&event)));
+        }
+        out
+    }
+
+    fn show(event: &Event<'_>) -> String {
+        let text = String::from_utf8_lossy;
+        let cut = if event.partial { "~" } else { "" };
+        format!("{}|{}{cut}", text(event.name), text(event.data))
+    }
+
+    const STREAM: &[u8] = b": ping\n\ndata: a\n\n:\n\nevent: x\ndata:b\r\ndata: c\r\n\r\ndata\n\nid: 7\n\n\rdata: d\r\rdata: [DONE]\n\n";
+
+    #[test]
+    fn events_comments_and_line_ends() {
+        assert_eq!(parse(&[Chunk::Data(STREAM)]), ["|a", "x|b\nc", "|", "|d", "|[DONE]"]);
+        assert_eq!(parse(&[Chunk::Data(b"data: x\n")]), ["end |x"]);
+    }
+
+    #[test]
+    fn after_a_gap_the_next_blank_line_counts() {
+        let chunks = [Chunk::Data(b"data: a\n\ndata: b"), Chunk::Gap(3), Chunk::Data(b"\ndata: c\n\ndata: d\n\n")];
+        assert_eq!(parse(&chunks), ["|a", "GAP", "|d"]);
+    }
+
+    #[test]
+    fn an_event_without_end_is_cut() {
+        let long = [b"data: ".as_slice(), &vec![b'x'; 2 * EVENT_MAX], b"\n\ndata: y\n\n"].concat();
+        let events = parse(&[Chunk::Data(&long)]);
+        assert_eq!(events.len(), 2);
+        assert!(events[0].ends_with("x~") && events[0].len() < EVENT_MAX + 8);
+        assert_eq!(events[1], "|y");
+        let many_lines = [b"data: 1\n".repeat(EVENT_MAX), b"\ndata: y\n\n".to_vec()].concat();
+        let events = parse(&[Chunk::Data(&many_lines)]);
+        assert_eq!(events.len(), 2);
+        assert_eq!(events[1], "|y");
+    }
+
+    proptest! {
+        #[test]
+        fn every_split_gives_the_same(cuts in proptest::collection::vec(0..STREAM.len(), 0..12)) {
+            let mut cuts = cuts;
+            cuts.extend([0, STREAM.len()]);
+            cuts.sort_unstable();
+            let chunks: Vec<_> = cuts.windows(2).map(|w| Chunk::Data(&STREAM[w[0]..w[1]])).collect();
+            prop_assert_eq!(parse(&chunks), parse(&[Chunk::Data(STREAM)]));
+        }
+    }
+}

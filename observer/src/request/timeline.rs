@@ -1,0 +1,268 @@
+//! One request and its response while they are under way: measured points become a record.
+
+use std::{sync::Arc, time::Duration};
+
+use super::record::{
+    ConnectionInfo, Gaps, IncompleteReason, Outcome, RequestRecord, Timeline, Usage,
+};
+use crate::{
+    llm::{FINISH_REASONS, Facts, Finish, route::Route},
+    protocol::http1_head::Method,
+    time::KernelTime,
+};
+
+/// Most token events whose times are kept.
+pub(super) const CHUNK_TIMES_MAX: usize = 1_000_000;
+
+/// The write that handed some bytes over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Write {
+    pub(super) time: KernelTime,
+    /// Bytes had not left for the network then.
+    pub(super) unsent: bool,
+    /// Which one, of this connection.
+    pub(super) call: u64,
+}
+
+/// How the end of a request came.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ending {
+    /// The last byte of the response was handed over.
+    Complete(KernelTime),
+    /// The client had left at `left`, seen for certain at `seen`; `attempt` was the server's last write, in vain or
+    /// not, and `written` the last that succeeded.
+    ClientGone { left: KernelTime, seen: KernelTime, attempt: KernelTime, written: KernelTime },
+    /// The server closed the connection.
+    ServerClosed(KernelTime),
+    /// Nothing more will be known.
+    Unknown(IncompleteReason),
+}
+
+/// How gaps between token events are kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keep<'a> {
+    pub(super) gap_bounds: &'a [f64],
+    pub(super) chunk_times: bool,
+    /// When the client left, if it did.
+    pub(super) left: Option<KernelTime>,
+}
+
+/// A request under way.
+#[derive(Debug, Default)]
+pub(super) struct Exchange {
+    pub(super) route: Option<&'static Route>,
+    pub(super) method: Method,
+    pub(super) timeline: Timeline,
+    pub(super) request_model: Option<Arc<str>>,
+    pub(super) request_id: Option<Box<str>>,
+    pub(super) trace_id: Option<Box<str>>,
+    pub(super) request_bytes: u64,
+    pub(super) response_bytes: u64,
+    pub(super) status: Option<u16>,
+    pub(super) stream: Option<bool>,
+    pub(super) write_blocked: Duration,
+    pub(super) incomplete: Option<IncompleteReason>,
+    /// What belongs to its response cannot be told any more: it ends with the next request or the connection.
+    pub(super) response_lost: bool,
+    /// Its stream's events are being counted.
+    pub(super) counts_tokens: bool,
+    /// The stream said that it is complete.
+    pub(super) done: bool,
+    error: bool,
+    token_events: u64,
+    coalesced: u64,
+    gaps: Gaps,
+    chunk_times: Vec<KernelTime>,
+    chunk_unsent: Vec<u32>,
+    unsent_stamps: u64,
+    unsent_call: Option<u64>,
+    token_call: Option<u64>,
+    reasoning_first: bool,
+    /// `timeline.last` when the client left, once there are token events after that.
+    last_before_left: Option<Option<KernelTime>>,
+    response_model: Option<Arc<str>>,
+    usage: Usage,
+    finish: Vec<Finish>,
+}
+
+impl Exchange {
+    /// A request that begins.
+    pub(super) fn new(route: Option<&'static Route>, method: Method) -> Self {
+        Self { route, method, ..Self::default() }
+    }
+
+    /// The first reason to call it incomplete stands.
+    pub(super) fn incomplete(&mut self, reason: IncompleteReason) {
+        self.incomplete.get_or_insert(reason);
+    }
+
+    /// A point of the timeline was measured at `write`.
+    pub(super) fn measured(&mut self, write: &Write) {
+        if write.unsent && self.unsent_call.replace(write.call) != Some(write.call) {
+            self.unsent_stamps += 1;
+        }
+    }
+
+    /// What a stream event or an answer says.
+    pub(super) fn learn(&mut self, facts: &mut Facts) {
+        self.error |= facts.error;
+        if let Some(model) = facts.model.take()
+            && self.response_model.as_deref() != Some(&*model)
+        {
+            self.response_model = Some(model);
+        }
+        let usage = facts.usage;
+        self.usage = Usage {
+            input: usage.input.or(self.usage.input),
+            output: usage.output.or(self.usage.output),
+            cached_input: usage.cached_input.or(self.usage.cached_input),
+            reasoning_output: usage.reasoning_output.or(self.usage.reasoning_output),
+        };
+        for finish in facts.finish.drain(..) {
+            let known = |seen: &Finish| seen.index == finish.index && seen.reason == finish.reason;
+            if self.finish.len() < FINISH_REASONS && !self.finish.iter().any(known) {
+                self.finish.push(finish);
+            }
+        }
+    }
+
+    /// The stream reported an error without words.
+    pub(super) fn error(&mut self) {
+        self.error = true;
+    }
+
+    /// The model that answers, where it is known.
+    pub(super) fn response_model(&self) -> Option<&Arc<str>> {
+        self.response_model.as_ref()
+    }
+
+    /// A token event was handed over, whole, by `write`.
+    pub(super) fn token(&mut self, write: &Write, content: bool, keep: &Keep<'_>) {
+        self.measured(write);
+        if keep.left.is_some_and(|left| write.time > left) {
+            self.last_before_left.get_or_insert(self.timeline.last);
+        }
+        if self.token_events == 0 {
+            self.timeline.first = Some(write.time);
+            self.reasoning_first = !content;
+        } else if content && self.reasoning_first {
+            self.timeline.first_content.get_or_insert(write.time);
+        }
+        if self.token_call.replace(write.call) == Some(write.call) {
+            self.coalesced += 1;
+        } else if let Some(last) = self.timeline.last {
+            self.gap(write.time.saturating_since(last), keep.gap_bounds);
+        }
+        self.timeline.last = Some(write.time);
+        self.token_events += 1;
+        if keep.chunk_times && self.chunk_times.len() < CHUNK_TIMES_MAX {
+            if write.unsent {
+                // Below CHUNK_TIMES_MAX, so it fits.
+                self.chunk_unsent.push(self.chunk_times.len() as u32);
+            }
+            self.chunk_times.push(write.time);
+        }
+    }
+
+    fn gap(&mut self, gap: Duration, bounds: &[f64]) {
+        if self.gaps.buckets.is_empty() {
+            self.gaps.buckets = vec![0; bounds.len() + 1].into_boxed_slice();
+        }
+        let seconds = gap.as_secs_f64();
+        let bucket = bounds.partition_point(|bound| *bound < seconds);
+        self.gaps.buckets[bucket] = self.gaps.buckets[bucket].saturating_add(1);
+        self.gaps.count += 1;
+        self.gaps.sum = self.gaps.sum.saturating_add(gap);
+        self.gaps.max = self.gaps.max.max(gap);
+    }
+
+    /// The record of the request that ended so. `previous_end`: when the response before it ended.
+    pub(super) fn finish(
+        mut self,
+        ending: Ending,
+        previous_end: Option<KernelTime>,
+        connection: &Arc<ConnectionInfo>,
+    ) -> Option<RequestRecord> {
+        let operation = self.route?.operation;
+        let mut cancelled_work = None;
+        let outcome = match ending {
+            Ending::Unknown(reason) => {
+                self.incomplete(reason);
+                Outcome::Incomplete
+            }
+            Ending::Complete(end) => self.complete(end),
+            // The client had all it wanted: nobody has to read the last chunk.
+            Ending::ClientGone { written, .. } if self.done || self.error => self.complete(written),
+            Ending::ClientGone { left, seen, attempt, .. } => {
+                cancelled_work = Some(match self.timeline.header {
+                    Some(_) => attempt.saturating_since(left),
+                    None => Duration::ZERO,
+                });
+                self.cancel(left.min(seen));
+                Outcome::Cancelled
+            }
+            Ending::ServerClosed(end) => {
+                self.timeline.end = Some(end);
+                if self.error { Outcome::ErrorInStream } else { Outcome::Truncated }
+            }
+        };
+        let outcome = if self.incomplete.is_some() { Outcome::Incomplete } else { outcome };
+        let timeline = &mut self.timeline;
+        timeline.arrival_unknown = timeline.arrive.is_none();
+        timeline.head_of_line_until = previous_end.filter(|previous| {
+            timeline.start().is_some_and(|start| *previous > start)
+                && timeline.header.or(timeline.end).is_none_or(|next| *previous <= next)
+        });
+        self.finish.sort_by_key(|finish| finish.index);
+        Some(RequestRecord {
+            connection: Arc::clone(connection),
+            operation,
+            request_model: self.request_model,
+            response_model: self.response_model,
+            stream: self.stream,
+            outcome,
+            incomplete: self.incomplete,
+            status: self.status,
+            timeline: self.timeline,
+            token_events: self.counts_tokens.then_some(self.token_events),
+            coalesced: self.coalesced,
+            gaps: self.gaps,
+            chunk_times: self.chunk_times,
+            chunk_unsent: self.chunk_unsent,
+            unsent_stamps: self.unsent_stamps,
+            usage: self.usage,
+            finish_reasons: self.finish.into_iter().map(|finish| finish.reason).collect(),
+            request_bytes: self.request_bytes,
+            response_bytes: self.response_bytes,
+            write_blocked: self.write_blocked,
+            cancelled_work: cancelled_work.filter(|_| outcome == Outcome::Cancelled),
+            request_id: self.request_id,
+            trace_id: self.trace_id,
+        })
+    }
+
+    fn complete(&mut self, end: KernelTime) -> Outcome {
+        self.timeline.end = Some(end.max(self.timeline.last.unwrap_or_default()));
+        match self.status {
+            _ if self.error => Outcome::ErrorInStream,
+            Some(200..=299) => Outcome::Ok,
+            _ => Outcome::HttpError,
+        }
+    }
+
+    /// The request was over at `end`: what the server did after that was in vain and is not on the timeline.
+    fn cancel(&mut self, end: KernelTime) {
+        let timeline = &mut self.timeline;
+        // The client may have left before the server read a byte.
+        let end = end.max(timeline.read.unwrap_or_default());
+        timeline.end = Some(end);
+        if let Some(last) = self.last_before_left {
+            timeline.last = last;
+        }
+        for point in [&mut timeline.ready, &mut timeline.header, &mut timeline.first, &mut timeline.first_content] {
+            *point = point.filter(|time| *time <= end);
+        }
+        // An event whose time was taken around the client's leaving, and was seen before that was known.
+        timeline.last = timeline.last.map(|last| last.min(end)).filter(|_| timeline.first.is_some());
+    }
+}
