@@ -250,6 +250,8 @@ fn the_wire_looks_like_the_openai_api() {
     assert_eq!(body["choices"][0]["text"], " the kernel saw");
     assert_eq!((&body["choices"][0]["finish_reason"], &body["model"]), (&"length".into(), &"other".into()));
 
+    let alias = post(&server, "/v1/chat/completions", r#"{"model":"alias","sample":{"model":"real"}}"#);
+    assert!(alias.contains(r#""model":"real""#), "{alias}");
     assert!(post(&server, "/v1/chat/completions", "no JSON").starts_with("HTTP/1.1 400"));
     assert!(post(&server, "/v1/chat/completions", r#"{"sample":{"typo":1}}"#).starts_with("HTTP/1.1 400"));
     let get = |path: &str| raw(&server, &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"));

@@ -42,6 +42,8 @@ struct StreamOptions {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Sample {
+    /// Model that the response names, as if the one asked for were an alias.
+    model: Option<String>,
     /// Milliseconds to the first token event.
     ttft_ms: Option<f64>,
     /// Milliseconds between writes of token events.
@@ -118,7 +120,7 @@ impl Plan {
         });
         Self {
             api,
-            model: request.model.clone().unwrap_or_else(|| args.model.clone()),
+            model: sample.model.as_ref().or(request.model.as_ref()).unwrap_or(&args.model).clone(),
             status,
             role: sample.role_ms.map_or(Duration::ZERO, milliseconds),
             ttft: sample.ttft_ms.map_or_else(|| random.around(args.ttft, args.ttft_jitter), milliseconds),
