@@ -50,17 +50,30 @@ impl Action {
     }
 }
 
-/// Carries all of them out; if that takes root and this is not, only says what to do.
+/// Whether dpkg has the package, configured.
+fn installed(package: &str) -> bool {
+    output("dpkg-query", &["--show", "--showformat=${db:Status-Status}", package]).as_deref() == Some("installed")
+}
+
+/// Carries all of them out; packages that are installed need nothing. If that takes root and this is not, only says what to do.
 ///
 /// # Errors
 /// One fails, or there is something to do for root.
 pub(super) fn carry_out(why: &str, actions: &[Action]) -> Result<()> {
+    let actions: Vec<_> = actions
+        .iter()
+        .map(|action| match action {
+            Action::Apt(packages) => Action::Apt(packages.iter().filter(|name| !installed(name)).cloned().collect()),
+            other => other.clone(),
+        })
+        .filter(|action| *action != Action::Apt(Vec::new()))
+        .collect();
     if actions.is_empty() {
         return Ok(());
     }
     if !is_root() && actions.iter().any(|action| matches!(action, Action::Apt(_))) {
         note(&format!("{why}: please run"));
-        for action in actions {
+        for action in &actions {
             note(&format!("  {}", action.shown()));
         }
         bail!("{why} takes root: run the commands above, or this one as root");
