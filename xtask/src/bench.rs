@@ -1,0 +1,30 @@
+//! `cargo xtask bench`: the benchmarks of the end-to-end crate.
+
+use std::process::Command;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::{
+    build, paths,
+    process::{run as execute, step},
+    setup,
+};
+
+/// What to measure.
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    /// For the benchmark program.
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+/// Name of the benchmark program in the package `observer-e2e`.
+const PROGRAM: &str = "bench";
+
+pub(crate) fn run(args: &BenchArgs) -> Result<()> {
+    setup::build_tools()?;
+    build::release(&["observer", "sample-llm", "observer-e2e"])?;
+    step("benchmarks");
+    execute(Command::new(paths::release(PROGRAM)).current_dir(paths::root()).args(&args.arguments))
+}

@@ -1,0 +1,89 @@
+//! `cargo xtask lint`: what a machine can judge.
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    build, build_ebpf, paths,
+    process::{cargo, note, run as execute, timed},
+    repository, setup,
+    toolchain::{self, Toolchain},
+};
+
+pub(crate) fn run() -> Result<()> {
+    timed("rules of the repository", rules)?;
+    timed("formatting", formatting)?;
+    setup::build_tools()?;
+    let kernel_side = paths::ebpf_crate().join("Cargo.toml").is_file();
+    if kernel_side {
+        // The observer does not compile without it.
+        timed("kernel side", build_ebpf::run)?;
+        timed("clippy, kernel side", ebpf)?;
+    } else {
+        note("observer-ebpf is not in this tree: not checked");
+    }
+    timed("clippy", || {
+        let mut command = build::with_object(cargo());
+        execute(command.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    })?;
+    licences()
+}
+
+fn rules() -> Result<()> {
+    let findings = repository::check(&paths::root())?;
+    for long in &findings.long {
+        note(&format!("warning: {long}"));
+    }
+    for path in &findings.paths {
+        note(&format!("error: {path}"));
+    }
+    if !findings.paths.is_empty() {
+        bail!("{} lines name a path of one machine", findings.paths.len());
+    }
+    Ok(())
+}
+
+fn formatting() -> Result<()> {
+    execute(cargo().args(["fmt", "--all", "--check"]))?;
+    let manifest = paths::ebpf_crate().join("Cargo.toml");
+    if manifest.is_file() {
+        execute(cargo().args(["fmt", "--check", "--manifest-path"]).arg(manifest))?;
+    }
+    Ok(())
+}
+
+/// Clippy where it can judge code for BPF, else the compiler alone.
+fn ebpf() -> Result<()> {
+    let toolchain = build_ebpf::choose()?;
+    if toolchain == Toolchain::Distribution && !toolchain::has_clippy(&toolchain) {
+        setup::ebpf::distribution_clippy();
+    }
+    let folder = paths::ebpf_crate();
+    // Other flags than the build's: in a place of their own, so that neither makes the other start over.
+    let target = paths::target().join("bpf-lint");
+    if !toolchain::has_clippy(&toolchain) {
+        note("no clippy for this compiler: its own warnings only");
+        let mut command = build_ebpf::command(&toolchain, &folder, &target, &["check"], &["-Dwarnings"]);
+        return execute(&mut command).context("check the kernel side");
+    }
+    let mut command = match toolchain {
+        Toolchain::Nightly => build_ebpf::command(&toolchain, &folder, &target, &["clippy"], &["-Dwarnings"]),
+        Toolchain::Distribution => {
+            // What cargo-clippy does, with the clippy of this compiler rather than of the one that runs cargo.
+            let mut command = build_ebpf::command(&toolchain, &folder, &target, &["check"], &["-Dwarnings"]);
+            command.env("RUSTC_WORKSPACE_WRAPPER", toolchain::SYSTEM_CLIPPY);
+            command
+        }
+    };
+    execute(&mut command).context("clippy on the kernel side")
+}
+
+/// Licences and sources of dependencies, where cargo-deny is installed. Advisories need a download: CI asks for them.
+fn licences() -> Result<()> {
+    if paths::find("cargo-deny").is_none() {
+        note("cargo-deny is not installed: licences of dependencies are not checked");
+        return Ok(());
+    }
+    timed("licences and sources of dependencies", || {
+        execute(cargo().args(["deny", "--offline", "check", "bans", "licenses", "sources"]))
+    })
+}

@@ -1,0 +1,29 @@
+//! `cargo xtask setup`: what the build and the tests need, as far as it is not there. Fast when all is.
+
+mod action;
+pub(crate) mod ebpf;
+pub(crate) mod tests;
+
+use anyhow::Result;
+use clap::Args;
+
+/// What to set up.
+#[derive(Args)]
+pub(crate) struct SetupArgs {
+    /// Also what the tests run: tcpdump, Prometheus, curl, Python with servers and clients.
+    #[arg(long)]
+    tests: bool,
+}
+
+pub(crate) fn run(args: &SetupArgs) -> Result<()> {
+    build_tools()?;
+    if args.tests {
+        tests::run()?;
+    }
+    Ok(())
+}
+
+/// What the build needs.
+pub(crate) fn build_tools() -> Result<()> {
+    ebpf::run()
+}

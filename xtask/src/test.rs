@@ -1,0 +1,73 @@
+//! `cargo xtask test`: everything that can be tested here.
+
+use std::{env, process::Command};
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::{
+    build, paths,
+    process::{cargo, is_root, note, run as execute, step, timed},
+    setup,
+};
+
+/// What to test.
+#[derive(Args)]
+pub(crate) struct TestArgs {
+    /// Leave out the end-to-end tests, which need root and the kernel.
+    #[arg(long)]
+    no_kernel: bool,
+    /// Only tests whose name contains this.
+    filter: Option<String>,
+}
+
+/// Says what a missing precondition of an end-to-end test means: skipped, or (for what it names) failed.
+const REQUIRE: &str = "OBSERVER_REQUIRE";
+
+pub(crate) fn run(args: &TestArgs) -> Result<()> {
+    setup::build_tools()?;
+    if !args.no_kernel {
+        setup::tests::run()?;
+    }
+    let filter = args.filter.as_deref();
+    if args.no_kernel {
+        crate::build_ebpf::run()?;
+    } else {
+        timed("build what the end-to-end tests run", || build::release(&["observer", "sample-llm"]))?;
+    }
+    timed("unit and integration tests", || {
+        let mut command = build::with_object(cargo());
+        command.args(["test", "--workspace", "--exclude", "observer-e2e"]).args(filter);
+        execute(&mut command)
+    })?;
+    if args.no_kernel {
+        return Ok(());
+    }
+    timed("end-to-end tests", || {
+        let mut command = build::with_object(cargo());
+        command.args(["test", "--release", "--package", "observer-e2e"]).args(filter);
+        // They share the machine's kernel, ports and clocks: one at a time.
+        command.args(["--", "--test-threads=1"]);
+        environment(&mut command);
+        execute(&mut command)
+    })
+}
+
+fn environment(command: &mut Command) {
+    if env::var_os(REQUIRE).is_none() {
+        if is_root() && env::var("CI").is_ok_and(|value| value == "true") {
+            command.env(REQUIRE, "kernel");
+        } else if !is_root() {
+            step("not root: end-to-end tests that need the kernel are skipped");
+        }
+    } else if let Ok(value) = env::var(REQUIRE) {
+        note(&format!("{REQUIRE}={value}"));
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain([paths::tools().join("bin")]);
+    // A folder with a colon in its name cannot be listed: then the path stays as it is.
+    if let Ok(path) = env::join_paths(folders) {
+        command.env("PATH", path);
+    }
+    command.env("OBSERVER_VENV", paths::venv());
+}
