@@ -15,7 +15,7 @@ use clap::Args;
 
 use crate::{
     build, paths,
-    process::{Service, is_root, note, step},
+    process::{Service, end_with_this, is_root, note, step, terminate},
     setup,
 };
 
@@ -185,6 +185,7 @@ fn start_top(metrics: SocketAddr, args: &DemoArgs) -> Result<Foreground> {
     if let Some(duration) = args.duration {
         command.args(["--for", &humantime::format_duration(duration).to_string().replace(' ', "")]);
     }
+    end_with_this(&mut command);
     let child = command.spawn().context("start `observer top`")?;
     Ok(Foreground(child))
 }
@@ -199,14 +200,11 @@ impl Foreground {
 
     fn stop(&mut self) -> Option<ExitStatus> {
         let deadline = Instant::now() + Duration::from_secs(5);
-        let mut asked = false;
+        if self.ended().is_none() {
+            // It restores the terminal before it ends.
+            terminate(&self.0);
+        }
         while self.ended().is_none() {
-            if !asked && let Ok(pid) = libc::pid_t::try_from(self.0.id()) {
-                // It restores the terminal before it ends.
-                // SAFETY: no memory is touched. The child was not waited for, so the number is still its own.
-                unsafe { libc::kill(pid, libc::SIGTERM) };
-                asked = true;
-            }
             if Instant::now() > deadline {
                 drop(self.0.kill());
                 return self.0.wait().ok();

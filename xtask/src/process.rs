@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     io::IsTerminal as _,
+    os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -93,6 +94,29 @@ pub(crate) fn timed<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T
     Ok(result)
 }
 
+/// Sends SIGTERM to a child that was not waited for.
+pub(crate) fn terminate(child: &Child) {
+    if let Ok(pid) = libc::pid_t::try_from(child.id()) {
+        // SAFETY: no memory is touched. The child was not waited for, so the number is still its own.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+    }
+}
+
+/// Makes the kernel end the command's process when this one is killed and cannot. To be started by the main thread:
+/// its end is what the kernel looks at.
+pub(crate) fn end_with_this(command: &mut Command) {
+    // SAFETY: prctl is async-signal-safe and touches no memory.
+    unsafe {
+        command.pre_exec(|| {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) == 0 {
+                Ok(())
+            } else {
+                Err(std::io::Error::last_os_error())
+            }
+        });
+    }
+}
+
 /// A process in the background; ended when this value is dropped, at the latest when this process ends, however it
 /// does.
 pub(crate) struct Service {
@@ -109,19 +133,8 @@ impl Service {
     /// Starts `command` out of the terminal's foreground group, so that Ctrl-C reaches this process only, which then
     /// ends its services in order.
     pub(crate) fn start(name: &'static str, command: &mut Command) -> Result<Self> {
-        use std::os::unix::process::CommandExt as _;
         command.process_group(0).stdin(Stdio::null());
-        // SAFETY: prctl is async-signal-safe and touches no memory; it makes the kernel end the child if this process
-        // is killed and cannot.
-        unsafe {
-            command.pre_exec(|| {
-                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) == 0 {
-                    Ok(())
-                } else {
-                    Err(std::io::Error::last_os_error())
-                }
-            });
-        }
+        end_with_this(command);
         let child = command.spawn().with_context(|| format!("start {name}: `{}`", shown(command)))?;
         Ok(Self { name, child, ended: None })
     }
@@ -155,11 +168,9 @@ impl Service {
     /// SIGTERM; SIGKILL if that does not help.
     pub(crate) fn stop(&mut self) -> Option<ExitStatus> {
         if self.ended().is_none() {
-            let pid = libc::pid_t::try_from(self.child.id()).ok()?;
-            // SAFETY: no memory is touched. The child was not waited for, so the number is still its own.
-            unsafe { libc::kill(pid, libc::SIGTERM) };
+            terminate(&self.child);
             if self.wait(STOP).is_none() {
-                note(&format!("{} (pid {pid}) does not end by itself: killed", self.name));
+                note(&format!("{} (pid {}) does not end by itself: killed", self.name, self.child.id()));
                 drop(self.child.kill());
                 self.ended = self.child.wait().ok();
             }

@@ -37,7 +37,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     }
     timed("unit and integration tests", || {
         let mut command = build::with_object(cargo());
-        command.args(["test", "--workspace", "--exclude", "observer-e2e"]).args(filter);
+        command.args(["test", "--no-fail-fast", "--workspace", "--exclude", "observer-e2e"]).args(filter);
         execute(&mut command)
     })?;
     if args.no_kernel {
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     }
     timed("end-to-end tests", || {
         let mut command = build::with_object(cargo());
-        command.args(["test", "--release", "--package", "observer-e2e"]).args(filter);
+        command.args(["test", "--no-fail-fast", "--release", "--package", "observer-e2e"]).args(filter);
         // They share the machine's kernel, ports and clocks: one at a time.
         command.args(["--", "--test-threads=1"]);
         environment(&mut command);
