@@ -4,7 +4,7 @@ use std::{
     io,
     mem::{size_of, zeroed},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     thread,
     time::Duration,
 };
@@ -247,7 +247,6 @@ impl Socket {
     ///
     /// # Panics
     /// If the stream ends first.
-    #[must_use]
     pub fn drain(&self, count: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         while bytes.len() < count {
@@ -275,9 +274,9 @@ impl Socket {
         self.option(libc::SOL_SOCKET, libc::SO_RCVBUF, &bytes);
     }
 
-    /// Whether writes are held back until earlier ones are acknowledged (Nagle's algorithm).
-    pub fn set_nagle(&self, on: bool) {
-        self.option(libc::IPPROTO_TCP, libc::TCP_NODELAY, &i32::from(!on));
+    /// Whether what is written is held back until this is set to false again (`TCP_CORK`).
+    pub fn set_cork(&self, on: bool) {
+        self.option(libc::IPPROTO_TCP, libc::TCP_CORK, &i32::from(on));
     }
 
     /// Makes calls fail with EAGAIN rather than wait.
@@ -308,30 +307,14 @@ impl Socket {
     }
 
     /// Closes it in order: FIN, if everything received was read.
-    #[must_use]
     pub fn close(self) -> Mark {
         timed(|| drop(self)).1
     }
 
     /// Closes it with a reset.
-    #[must_use]
     pub fn reset(self) -> Mark {
         self.option(libc::SOL_SOCKET, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 0 });
         timed(|| drop(self)).1
-    }
-
-    /// An `AF_UNIX` stream pair.
-    ///
-    /// # Panics
-    /// If the kernel refuses.
-    #[must_use]
-    pub fn unix_pair() -> (Self, Self) {
-        let mut pair = [0; 2];
-        // SAFETY: there is room for two descriptors.
-        let result = unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM, 0, pair.as_mut_ptr()) };
-        assert_eq!(result, 0, "socketpair: {}", io::Error::last_os_error());
-        // SAFETY: both are new and owned by nobody else.
-        pair.map(|fd| Self(unsafe { OwnedFd::from_raw_fd(fd) })).into()
     }
 }
 
