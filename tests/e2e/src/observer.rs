@@ -39,19 +39,35 @@ impl Observer {
         Self::with(&["--ports", &ports.join(",")])
     }
 
-    /// Runs it with these arguments (they must name a scope of the test's own), and waits until it is attached.
+    /// Runs it with these arguments (they must name a scope of the test's own) and a request log, and waits until it
+    /// is attached.
     ///
     /// # Panics
     /// If it does not get ready.
     #[must_use]
     pub fn with(arguments: &[&str]) -> Self {
         let scratch = Scratch::new();
+        let log = scratch.file("requests.jsonl");
+        let log = log.to_str().expect("a plain path");
+        let extra = ["--log-format", "json", "--request-log-chunks", "--request-log", log];
+        Self::launch(&[arguments, &extra].concat(), scratch)
+    }
+
+    /// Runs it with these arguments (they must name a scope of the test's own) and nothing more, and waits until it is
+    /// attached.
+    ///
+    /// # Panics
+    /// If it does not get ready.
+    #[must_use]
+    pub fn bare(arguments: &[&str]) -> Self {
+        Self::launch(arguments, Scratch::new())
+    }
+
+    fn launch(arguments: &[&str], scratch: Scratch) -> Self {
         let log = RequestLog(scratch.file("requests.jsonl"));
         let listen = free_address();
         let mut command = command();
-        command.arg("run").args(arguments);
-        command.args(["--listen", &listen.to_string(), "--log-format", "json", "--request-log-chunks"]);
-        command.arg("--request-log").arg(&log.0);
+        command.arg("run").args(arguments).args(["--listen", &listen.to_string()]);
         let begun = Instant::now();
         let mut process = Process::spawn("observer", command);
         wait::until("the observer to be ready", SOON, || {
@@ -152,7 +168,6 @@ impl Observer {
     ///
     /// # Panics
     /// If none comes, or more than one does.
-    #[must_use]
     pub fn line(&self, id: &str) -> RequestLine {
         let what = format!("a line about request {id}");
         let mut lines = wait::until(&what, SOON, || Some(self.lines_of(id)).filter(|lines| !lines.is_empty()));

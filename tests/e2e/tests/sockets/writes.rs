@@ -14,7 +14,7 @@ use observer_e2e::{
     request_log::RequestLine,
     require,
     traffic::{self, Answer},
-    wait::SOON,
+    wait::{self, SOON},
 };
 
 use super::{Expected, Sent, TOKENS, exchange, finish, observed, respond_with};
@@ -180,7 +180,7 @@ fn slow_reader() {
     require!(kernel);
     let (listener, observer) = observed();
     let link = listener.link();
-    link.client.set_receive_buffer(4096);
+    link.client.set_receive_buffer(16_384);
     link.server.set_send_buffer(16_384);
     link.server.set_nonblocking();
     let answer = Answer::new(300, 700);
@@ -204,10 +204,13 @@ fn slow_reader() {
                     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
                     waiting = waiting.or(Some(mark));
                     pause(5);
-                    while let Ok(some) = link.client.recv_with(65_536, libc::MSG_DONTWAIT) {
-                        received.extend(some);
-                    }
-                    assert!(link.server.writable(SOON));
+                    // What the client reads makes room for packets that wait, and those for more writes.
+                    wait::until("room in the socket", SOON, || {
+                        while let Ok(some) = link.client.recv_with(65_536, libc::MSG_DONTWAIT) {
+                            received.extend(some);
+                        }
+                        link.server.writable(Duration::from_millis(1)).then_some(())
+                    });
                 }
             }
         }
