@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 
 /// Measurements with and without an observer, in turns.
 const ROUNDS: usize = 9;
+const BATCHES: u32 = 500;
 const STREAMS: u64 = 1000;
 /// Token events per second that the CPU target is stated for.
 const TOKEN_RATE: f64 = 10_000.0;
@@ -49,14 +50,30 @@ impl Finding {
     }
 }
 
-/// Nanoseconds per call: the least of several batches, since whatever disturbs a batch makes it longer.
+/// Nanoseconds per call: a low quantile over many batches, each shorter than a turn of the scheduler, since whatever
+/// disturbs a batch makes it longer.
 fn per_call(calls: u32, mut call: impl FnMut()) -> f64 {
     let batch = |_| {
         let begun = Instant::now();
         (0..calls).for_each(|_| call());
         begun.elapsed().as_nanos() as f64 / f64::from(calls)
     };
-    (0..8).map(batch).fold(f64::INFINITY, f64::min)
+    let mut batches: Vec<f64> = (0..BATCHES).map(batch).collect();
+    stats::quantile(&mut batches, 0.05)
+}
+
+/// Keeps this thread on the first of its CPUs: no two CPUs are equally fast.
+fn pin() {
+    // SAFETY: zeroes are a valid, empty set; both calls are given its true size.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        let size = size_of::<libc::cpu_set_t>();
+        libc::sched_getaffinity(0, size, &raw mut set);
+        let first = (0..libc::CPU_SETSIZE as usize).find(|cpu| libc::CPU_ISSET(*cpu, &set));
+        libc::CPU_ZERO(&mut set);
+        libc::CPU_SET(first.unwrap_or(0), &mut set);
+        libc::sched_setaffinity(0, size, &raw const set);
+    }
 }
 
 /// A loopback connection that no scope names.
@@ -79,18 +96,19 @@ const CALLS: [(&str, f64); 4] = [
 
 /// Nanoseconds of each of [`CALLS`].
 fn costs() -> [f64; 4] {
+    pin();
     let (mut null, mut zero) =
         (File::create("/dev/null").expect("it is there"), File::open("/dev/zero").expect("it is there"));
     let (mut client, mut server) = pair();
     let mut buffer = [0; 100];
     [
-        per_call(200_000, || {
+        per_call(2000, || {
             // SAFETY: getppid takes nothing and cannot fail.
             std::hint::black_box(unsafe { libc::getppid() });
         }),
-        per_call(100_000, || null.write_all(&[1; 64]).expect("it takes all")),
-        per_call(100_000, || zero.read_exact(&mut buffer[..64]).expect("it gives all")),
-        per_call(20_000, || {
+        per_call(1000, || null.write_all(&[1; 64]).expect("it takes all")),
+        per_call(1000, || zero.read_exact(&mut buffer[..64]).expect("it gives all")),
+        per_call(40, || {
             client.write_all(&[1; 100]).expect("the peer lives");
             server.read_exact(&mut buffer).expect("the peer lives");
         }),
@@ -104,7 +122,9 @@ fn bystanders(findings: &mut Vec<Finding>) {
     for round in 0..2 * ROUNDS {
         let with = round % 2;
         let observer = (with == 1).then(|| Observer::bare(&["--ports", &free_port().to_string()]));
-        for (call, cost) in costs().into_iter().enumerate() {
+        // In a thread of its own: a pinned one would start its observers pinned.
+        let costs = thread::spawn(costs).join().expect("a measurement");
+        for (call, cost) in costs.into_iter().enumerate() {
             samples[call][with].push(cost);
         }
         drop(observer);
