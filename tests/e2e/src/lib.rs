@@ -1,1 +1,31 @@
-//! End-to-end tests.
+//! End-to-end tests: the real observer on the real kernel, against real servers and clients.
+//!
+//! - [`require`]: what a test needs, and what happens where it is missing.
+//! - [`wait`], [`process`], [`scratch`], [`net`], [`clock`]: bounded waits, children ended by pid, files, ports, clocks.
+//! - [`observer`], [`request_log`], [`metrics`]: the observer under test and what it says.
+//! - [`servers`], [`http`], [`traffic`]: who talks, and what is said.
+//! - [`raw`]: both sides of a connection by raw system calls, for traffic that no library makes.
+//! - [`capture`], [`pcap`], [`truth`]: what the network saw, read by code that shares nothing with the observer.
+//! - [`stats`], [`bpf`], [`cgroup`]: small helpers of tests and benchmarks.
+//!
+//! Whatever is observed was started by the test itself and is named to the observer by port, pid or cgroup.
+
+pub mod bpf;
+pub mod capture;
+pub mod cgroup;
+pub mod clock;
+pub mod http;
+pub mod metrics;
+pub mod net;
+pub mod observer;
+pub mod pcap;
+pub mod process;
+pub mod raw;
+pub mod request_log;
+pub mod require;
+pub mod scratch;
+pub mod servers;
+pub mod stats;
+pub mod traffic;
+pub mod truth;
+pub mod wait;

@@ -1,0 +1,104 @@
+//! Servers under observation: the workspace's sample server, and the Python stacks that real servers are built on.
+
+use std::{fmt, net::SocketAddr, path::Path, process::Command, time::Duration};
+
+use crate::{
+    http,
+    net::free_address,
+    process::Process,
+    require,
+    wait::{self, SOON},
+};
+
+/// A server that listens.
+#[derive(Debug)]
+pub struct Server {
+    /// Its process.
+    pub process: Process,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// What carries the tests' Python application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stack {
+    /// uvicorn with uvloop and httptools: what vLLM, SGLang and LiteLLM run on.
+    Uvloop,
+    /// uvicorn with asyncio and h11: what llama-cpp-python runs on.
+    H11,
+}
+
+impl fmt::Display for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Uvloop => "uvicorn+uvloop+httptools",
+            Self::H11 => "uvicorn+asyncio+h11",
+        })
+    }
+}
+
+/// The tests' Python files.
+#[must_use]
+pub fn scripts() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/python"))
+}
+
+impl Server {
+    /// The sample server, with these further arguments.
+    ///
+    /// # Panics
+    /// If it does not listen soon.
+    #[must_use]
+    pub fn sample(arguments: &[&str]) -> Self {
+        let mut command = Command::new(require::sample());
+        command.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments);
+        let mut process = Process::spawn("sample-llm", command);
+        let line = process.line(SOON, |line| line.contains("listening on "));
+        let address = line.rsplit("listening on ").next().and_then(|text| text.trim().parse().ok());
+        let address = address.unwrap_or_else(|| panic!("no address in {line}"));
+        Self { process, address }
+    }
+
+    /// The sample server on an AF_UNIX socket.
+    ///
+    /// # Panics
+    /// If it does not listen soon.
+    #[must_use]
+    pub fn sample_unix(path: &Path) -> Process {
+        let mut command = Command::new(require::sample());
+        command.args(["serve", "--unix"]).arg(path);
+        let process = Process::spawn("sample-llm", command);
+        wait::until("the sample server's socket", SOON, || path.exists().then_some(()));
+        process
+    }
+
+    /// The Python application on one of its stacks.
+    ///
+    /// # Panics
+    /// If it does not answer soon.
+    #[must_use]
+    pub fn python(stack: Stack) -> Self {
+        let address = free_address();
+        let mut command = Command::new(require::python());
+        command.current_dir(scripts()).env("PYTHONDONTWRITEBYTECODE", "1");
+        command.args(["-m", "uvicorn", "app:app", "--log-level", "warning", "--host", "127.0.0.1", "--port"]);
+        command.arg(address.port().to_string());
+        command.args(match stack {
+            Stack::Uvloop => ["--loop", "uvloop", "--http", "httptools"],
+            Stack::H11 => ["--loop", "asyncio", "--http", "h11"],
+        });
+        let mut process = Process::spawn(&stack.to_string(), command);
+        // Importing it takes seconds on a loaded machine.
+        wait::until("the Python application", Duration::from_secs(60), || {
+            assert!(process.exited().is_none(), "{stack} ended: {:#?}", process.output());
+            http::get(address, "/health").ok()
+        });
+        Self { process, address }
+    }
+
+    /// Its port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.address.port()
+    }
+}

@@ -1,0 +1,31 @@
+//! Waits that end: no test may hang.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long to wait for something that should happen at once.
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// Polls until `poll` yields a value; `None` once `limit` has passed.
+pub fn try_until<T>(limit: Duration, mut poll: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = poll() {
+            return Some(value);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Polls until `poll` yields a value.
+///
+/// # Panics
+/// Once `limit` has passed, naming `what` was awaited.
+pub fn until<T>(what: &str, limit: Duration, poll: impl FnMut() -> Option<T>) -> T {
+    try_until(limit, poll).unwrap_or_else(|| panic!("waited {limit:?} in vain for {what}"))
+}

@@ -1,0 +1,256 @@
+//! How requests end.
+
+use observer_e2e::{
+    clock::{Mark, monotonic, timed},
+    observer::Observer,
+    raw::{Link, Socket, socket::pause},
+    request_log::RequestLine,
+    require,
+    traffic::{self, Answer, STREAM_HEAD, chunk, delta, event},
+};
+use serde_json::json;
+
+use super::{exchange, finish, observed, respond};
+
+/// Sends a request and answers it with the first `tokens` token events; the client has read them all.
+fn begin(link: &Link, id: &str, tokens: usize) -> Answer {
+    let answer = Answer::new(tokens + 3, 10);
+    link.client.send(&traffic::chat(id));
+    assert!(!link.server.take().bytes.is_empty());
+    for part in answer.parts().into_iter().take(2 + tokens) {
+        link.server.send(part);
+        assert_eq!(link.client.drain(part.len()), part);
+    }
+    answer
+}
+
+/// Writes one more token event every millisecond until the kernel refuses; says how many it took.
+fn write_until_refused(server: &Socket, token: &[u8]) -> u64 {
+    for taken in 0..100 {
+        if server.try_send(token).is_err() {
+            return taken;
+        }
+        pause(1);
+    }
+    panic!("the kernel never refused");
+}
+
+/// A cancelled request: counted once, its tokens too; over at the client's leaving or after it, never before.
+fn expect_cancelled(observer: &Observer, id: &str, tokens: std::ops::RangeInclusive<u64>, left: Mark) -> RequestLine {
+    let line = observer.line(id);
+    assert_eq!((line.outcome.as_str(), line.status, line.stream), ("cancelled", Some(200), Some(true)), "{line:#?}");
+    assert!(line.token_events.is_some_and(|seen| tokens.contains(&seen)), "{tokens:?} {line:#?}");
+    let end = line.t_end_ns.expect("an end");
+    assert!(left.from <= end && end <= monotonic(), "{left:?} {line:#?}");
+    assert!(line.t_first_ns.is_some() && line.output_tokens.is_none(), "{line:#?}");
+    line
+}
+
+#[test]
+fn client_resets_mid_stream() {
+    require!(kernel);
+    let (listener, observer) = observed();
+    let link = listener.link();
+    let answer = begin(&link, "reset", 3);
+    pause(5);
+    let left = link.client.reset();
+    // The server learns of it only at its next write.
+    pause(20);
+    assert_eq!(write_until_refused(&link.server, &answer.tokens[0]), 0);
+    expect_cancelled(&observer, "reset", 3..=3, left);
+    drop(link.server);
+    finish(observer);
+}
+
+#[test]
+fn client_closes_mid_stream() {
+    require!(kernel);
+    let (listener, observer) = observed();
+    let link = listener.link();
+    let answer = begin(&link, "close", 3);
+    let left = link.client.close();
+    pause(20);
+    // The first write after the FIN is taken; its packet is answered by a reset.
+    let taken = write_until_refused(&link.server, &answer.tokens[0]);
+    drop(link.server);
+    let line = expect_cancelled(&observer, "close", 3..=3 + taken, left);
+    assert!(line.t_last_ns <= line.t_end_ns, "{line:#?}");
+    let wasted = observer.metrics().sum("llm_cancelled_work_seconds_total", &[]);
+    assert!((0.015..5.0).contains(&wasted), "20 ms from the FIN to the last write, told were {wasted} s");
+    finish(observer);
+}
+
+/// The client closes while the server generates its first token; nothing is ever written.
+#[test]
+fn client_closes_before_the_first_token() {
+    require!(kernel);
+    let (listener, observer) = observed();
+    let link = listener.link();
+    link.client.send(&traffic::chat("early"));
+    assert!(!link.server.take().bytes.is_empty());
+    let left = link.client.close();
+    pause(10);
+    assert_eq!(link.server.recv(100), b"");
+    drop(link.server);
+    let line = observer.line("early");
+    assert_eq!((line.outcome.as_str(), line.status), ("cancelled", None), "{line:#?}");
+    assert!(line.t_first_ns.is_none() && line.t_end_ns >= Some(left.from), "{line:#?}");
+    assert_eq!(observer.metrics().sum("gen_ai_server_time_to_first_token_seconds_count", &[]), 0.0);
+    finish(observer);
+}
+
+/// A half-closed client still wants its answer.
+#[test]
+fn client_half_closes_and_waits() {
+    require!(kernel);
+    let (listener, observer) = observed();
+    let link = listener.link();
+    link.client.send(&traffic::chat("half"));
+    link.client.finish();
+    assert!(!link.server.take().bytes.is_empty());
+    pause(10);
+    let answer = Answer::new(5, 10);
+    let sent = respond(&link, &answer);
+    let line = observer.line("half");
+    assert_eq!((line.outcome.as_str(), line.token_events), ("ok", Some(5)), "{line:#?}");
+    sent.end.expect(line.t_end_ns, "end");
+    drop(link);
+    finish(observer);
+}
+
+/// openai-python closes after `[DONE]`, before it has read the terminator: that is no cancel.
+#[test]
+fn client_closes_after_the_whole_answer() {
+    require!(kernel);
+    let (listener, observer) = observed();
+    for (id, unread) in [("done-read", 0), ("done-unread", 5)] {
+        let link = listener.link();
+        link.client.send(&traffic::chat(id));
+        assert!(!link.server.take().bytes.is_empty());
+        let answer = Answer::new(5, 10).bytes();
+        link.server.send(&answer);
+        link.client.drain(answer.len() - unread);
+        // With bytes unread, this is a reset.
+        link.client.close();
+        drop(link.server);
+        let line = observer.line(id);
+        assert_eq!((line.outcome.as_str(), line.token_events), ("ok", Some(5)), "{line:#?}");
+    }
+    finish(observer);
+}
+
+#[test]
+fn server_closes_mid_stream() {
+    require!(kernel);
+    let (listener, observer) = observed();
+    for (id, reset) in [("cut", false), ("cut-hard", true)] {
+        let link = listener.link();
+        begin(&link, id, 4);
+        let left = if reset { link.server.reset() } else { link.server.close() };
+        let line = observer.line(id);
+        assert_eq!((line.outcome.as_str(), line.status), ("truncated", Some(200)), "{line:#?}");
+        assert_eq!(line.token_events, Some(4), "{line:#?}");
+        assert!(line.t_end_ns.is_none_or(|end| end <= left.to.max(monotonic())), "{line:#?}");
+    }
+    // Truncated answers have no place among the latencies.
+    assert_eq!(observer.metrics().sum("gen_ai_server_time_to_first_token_seconds_count", &[]), 0.0);
+    finish(observer);
+}
+
+#[test]
+fn error_in_the_stream() {
+    require!(kernel);
+    let (listener, observer) = observed();
+    let link = listener.link();
+    let mut answer = Answer::new(4, 10);
+    answer.tail = chunk(&event(&json!({"error": {"message": "out of memory", "code": 500}})));
+    for id in ["error-1", "error-2"] {
+        link.client.send(&traffic::chat(id));
+        assert!(!link.server.take().bytes.is_empty());
+        let sent = respond(&link, &answer);
+        let line = observer.line(id);
+        assert_eq!((line.outcome.as_str(), line.status), ("error_in_stream", Some(200)), "{line:#?}");
+        assert_eq!(line.token_events, Some(4), "{line:#?}");
+        sent.end.expect(line.t_end_ns, "end");
+    }
+    exchange(&link, "after-error").seen_by(&observer);
+    finish(observer);
+}
+
+#[test]
+fn http_errors() {
+    require!(kernel);
+    let (listener, observer) = observed();
+    let link = listener.link();
+    for status in ["400 Bad Request", "404 Not Found", "422 Unprocessable Entity", "429 Too Many Requests"]
+        .into_iter()
+        .chain(["500 Internal Server Error", "503 Service Unavailable"])
+    {
+        let id = format!("http-{}", &status[..3]);
+        link.client.send(&traffic::chat(&id));
+        let taken = link.server.take();
+        let answer = traffic::plain_answer(status, r#"{"error":{"message":"no","type":"x"}}"#);
+        let sent = link.server.send(&answer);
+        link.client.drain(answer.len());
+        let line = observer.line(&id);
+        assert_eq!((line.outcome.as_str(), line.status), ("http_error", status[..3].parse().ok()), "{line:#?}");
+        assert!(line.t_first_ns.is_none() && line.output_tokens.is_none(), "{line:#?}");
+        taken.last.expect(line.t_ready_ns, "ready");
+        sent.expect(line.t_header_ns, "header");
+        sent.expect(line.t_end_ns, "end");
+    }
+    exchange(&link, "after-errors").seen_by(&observer);
+    finish(observer);
+}
+
+/// The answer precedes the request's end: that end is unknown, and no phase is negative.
+#[test]
+fn answered_before_the_request_was_whole() {
+    require!(kernel);
+    let (listener, observer) = observed();
+    let link = listener.link();
+    let request = traffic::post("/v1/chat/completions", "too-large", "", &"x".repeat(100_000));
+    link.client.send(&request[..1000]);
+    let (_, read) = timed(|| assert_eq!(link.server.recv(65_536).len(), 1000));
+    let sent = link.server.send(&traffic::plain_answer("413 Payload Too Large", "{}"));
+    link.server.close();
+    let line = observer.line("too-large");
+    assert_eq!((line.outcome.as_str(), line.status), ("http_error", Some(413)), "{line:#?}");
+    read.expect(line.t_read_ns, "read");
+    sent.expect(line.t_header_ns, "header");
+    assert_eq!(line.t_ready_ns, None, "{line:#?}");
+    finish(observer);
+}
+
+/// An answer without a length ends with the connection: by the server's FIN it is whole.
+#[test]
+fn answer_delimited_by_close() {
+    require!(kernel);
+    let (listener, observer) = observed();
+    let head = STREAM_HEAD.replace("transfer-encoding: chunked\r\n", "connection: close\r\n");
+    let tokens = [0; 4].map(|_| delta(&json!({"content": "x"}), None));
+    for (id, whole) in [("until-close", true), ("until-client-left", false)] {
+        let link = listener.link();
+        link.client.send(&traffic::chat(id));
+        assert!(!link.server.take().bytes.is_empty());
+        for part in [&head].into_iter().chain(&tokens) {
+            link.server.send(part.as_bytes());
+            link.client.drain(part.len());
+        }
+        let line = if whole {
+            link.server.send(b"data: [DONE]\n\n");
+            link.server.close();
+            let line = observer.line(id);
+            assert_eq!(line.outcome, "ok", "{line:#?}");
+            line
+        } else {
+            let left = link.client.close();
+            pause(10);
+            let taken = write_until_refused(&link.server, tokens[0].as_bytes());
+            drop(link.server);
+            expect_cancelled(&observer, id, 4..=4 + taken, left)
+        };
+        assert!(line.token_events >= Some(4), "{line:#?}");
+    }
+    finish(observer);
+}
