@@ -288,8 +288,7 @@ impl Stream {
     #[must_use]
     pub fn ready(&self) -> Option<KernelTime> {
         let front = &self.held.front()?.segment;
-        (front.position <= self.next? && !self.held.front()?.segment().is_empty())
-            .then_some(front.time.max(self.clock))
+        (front.position <= self.next? && !self.held.front()?.segment().is_empty()).then_some(front.time.max(self.clock))
     }
 
     /// Whether calls are held back.

@@ -2,11 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const ANCHORS: &[Anchor] = &[
-    Anchor { path: &["usage"] },
-    Anchor { path: &["model"] },
-    Anchor { path: &["choices", "*", "finish_reason"] },
-];
+const ANCHORS: &[Anchor] =
+    &[Anchor { path: &["usage"] }, Anchor { path: &["model"] }, Anchor { path: &["choices", "*", "finish_reason"] }];
 
 enum Piece<'a> {
     Bytes(&'a [u8]),
@@ -54,8 +51,17 @@ fn paths_and_values() {
     assert_eq!(
         whole(text),
         [
-            " Object", ".a Object", ".a.b Array", ".a.b[0]#1", ".a.b[1]=x", ".a.b[2] Object", ".a.b[2].c Null",
-            ".a.d#-1.5e3", ".e Bool(true)", ".f=", ".g Array"
+            " Object",
+            ".a Object",
+            ".a.b Array",
+            ".a.b[0]#1",
+            ".a.b[1]=x",
+            ".a.b[2] Object",
+            ".a.b[2].c Null",
+            ".a.d#-1.5e3",
+            ".e Bool(true)",
+            ".f=",
+            ".g Array"
         ]
     );
     assert_eq!(whole("12"), ["#12"]);
@@ -69,7 +75,8 @@ fn escapes_are_decoded() {
 
 #[test]
 fn text_is_never_structure() {
-    let text = r#"{"messages":[{"content":"\"model\":\"evil\",\"stream\":true,{\"model\":\"evil\"}\\"}],"model":"good"}"#;
+    let text =
+        r#"{"messages":[{"content":"\"model\":\"evil\",\"stream\":true,{\"model\":\"evil\"}\\"}],"model":"good"}"#;
     let values = whole(text);
     assert_eq!(values.last().unwrap(), ".model=good");
     assert_eq!(values.iter().filter(|value| value.starts_with(".model")).count(), 1);

@@ -8,11 +8,8 @@ use crate::llm::json::{Anchor, Path, Value};
 pub struct OpenAi;
 
 /// What may stand after a hole in a long answer. No other key of an answer has these names.
-const ANCHORS: &[Anchor] = &[
-    Anchor { path: &["usage"] },
-    Anchor { path: &["model"] },
-    Anchor { path: &["choices", "*", "finish_reason"] },
-];
+const ANCHORS: &[Anchor] =
+    &[Anchor { path: &["usage"] }, Anchor { path: &["model"] }, Anchor { path: &["choices", "*", "finish_reason"] }];
 
 impl Dialect for OpenAi {
     fn request(&self, path: &Path<'_>, value: &Value<'_>, facts: &mut RequestFacts) {
@@ -102,7 +99,8 @@ mod tests {
 
     #[test]
     fn what_is_a_token_and_what_is_not() {
-        let delta = |delta: &str| kind(&format!(r#"{{"choices":[{{"index":0,"delta":{delta},"finish_reason":null}}]}}"#));
+        let delta =
+            |delta: &str| kind(&format!(r#"{{"choices":[{{"index":0,"delta":{delta},"finish_reason":null}}]}}"#));
         for none in [
             r#"{"role":"assistant","content":""}"#,
             r#"{"role":"assistant"}"#,
@@ -129,7 +127,12 @@ mod tests {
         assert_eq!(kind(r#"{"choices":[{"index":0,"text":"a","logprobs":null}]}"#), (true, false));
         assert_eq!(kind(r#"{"choices":[{"index":0,"text":""}]}"#), (false, false));
         assert_eq!(kind(r#"{"choices":[],"usage":{"prompt_tokens":1}}"#), (false, false));
-        assert_eq!(kind(r#"{"prompt_progress":{"total":9,"cache":0,"processed":3},"choices":[{"delta":{"role":"assistant","content":null}}]}"#), (false, false));
+        assert_eq!(
+            kind(
+                r#"{"prompt_progress":{"total":9,"cache":0,"processed":3},"choices":[{"delta":{"role":"assistant","content":null}}]}"#
+            ),
+            (false, false)
+        );
     }
 
     #[test]

@@ -9,14 +9,27 @@ const LINE_MAX: u32 = 64 << 10;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     /// In a size line, before any extension.
-    Size { size: u64, digits: u8 },
+    Size {
+        size: u64,
+        digits: u8,
+    },
     /// In the rest of a size line.
-    SizeRest { size: u64, read: u32 },
-    Data { rest: u64 },
+    SizeRest {
+        size: u64,
+        read: u32,
+    },
+    Data {
+        rest: u64,
+    },
     /// Between the data and its line end.
-    DataEnd { cr: bool },
+    DataEnd {
+        cr: bool,
+    },
     /// In the trailers; `blank`: nothing but CR on this line so far.
-    Trailer { blank: bool, read: u32 },
+    Trailer {
+        blank: bool,
+        read: u32,
+    },
     Done,
 }
 

@@ -188,12 +188,7 @@ impl<K: Kind> Parser<K> {
         Frame::Lost(loss)
     }
 
-    fn head_step<'a>(
-        &mut self,
-        input: &mut Chunk<'_>,
-        mut blank: bool,
-        answers: Method,
-    ) -> Option<Frame<'a, K::Head>> {
+    fn head_step<'a>(&mut self, input: &mut Chunk<'_>, mut blank: bool, answers: Method) -> Option<Frame<'a, K::Head>> {
         let bytes: &[u8] = match input {
             Chunk::Gap(0) => return None,
             Chunk::Gap(_) => return Some(self.lose(input, Loss::HeadGap)),

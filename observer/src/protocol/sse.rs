@@ -193,7 +193,8 @@ mod tests {
         format!("{}|{}{cut}", text(event.name), text(event.data))
     }
 
-    const STREAM: &[u8] = b": ping\n\ndata: a\n\n:\n\nevent: x\ndata:b\r\ndata: c\r\n\r\ndata\n\nid: 7\n\n\rdata: d\r\rdata: [DONE]\n\n";
+    const STREAM: &[u8] =
+        b": ping\n\ndata: a\n\n:\n\nevent: x\ndata:b\r\ndata: c\r\n\r\ndata\n\nid: 7\n\n\rdata: d\r\rdata: [DONE]\n\n";
 
     #[test]
     fn events_comments_and_line_ends() {

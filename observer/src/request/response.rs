@@ -6,7 +6,10 @@ use super::{
 };
 use crate::{
     connection::stream::Chunk,
-    llm::{Dialect, Facts, json::{Path, Scanner, Value}},
+    llm::{
+        Dialect, Facts,
+        json::{Path, Scanner, Value},
+    },
     protocol::{
         http1_head::{Content, ResponseHead},
         sse,

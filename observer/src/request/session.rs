@@ -1,6 +1,6 @@
 //! One connection: two ordered streams, parsers on both, requests answered in order.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
     record::{ConnectionInfo, IncompleteReason},
@@ -14,7 +14,11 @@ use crate::{
         stream::{Chunk, Segment, Stream},
     },
     event::{Arrivals, Data, Direction, OpaqueReason, Open, State, StateChange},
-    llm::{RequestFacts, json::{Path, Scanner, Value}, route},
+    llm::{
+        RequestFacts,
+        json::{Path, Scanner, Value},
+        route,
+    },
     protocol::{
         Loss,
         http1::{Frame, RequestParser, ResponseParser},
@@ -27,6 +31,8 @@ use crate::{
 const PIPELINE_MAX: usize = 64;
 /// Most changes of state that wait for held calls.
 const STATES_MAX: usize = 8;
+/// A write's time is taken so long after its first packet left, at most: the client may have asked again by then.
+const SEND_LAG: Duration = Duration::from_micros(200);
 
 /// What a session needs from outside, for the time of one call.
 #[derive(Debug)]
@@ -70,6 +76,10 @@ pub(super) struct Session {
     seen_request: bool,
     /// Requests may have gone unseen since the last time that none was under way.
     hidden_requests: bool,
+    /// A response was seen.
+    seen_response: bool,
+    /// The client does not wait for a response before it asks again.
+    pipelines: bool,
     /// Which response answers which request cannot be told any more.
     ambiguous: bool,
     opaque: bool,
@@ -108,6 +118,8 @@ impl Session {
             joined: open.mid_request,
             seen_request: false,
             hidden_requests: false,
+            seen_response: false,
+            pipelines: false,
             ambiguous: false,
             opaque: false,
             compressed: false,
@@ -241,7 +253,8 @@ impl Session {
 
     /// Whether a response may begin at `time`: never before its request was read.
     fn is_expected(&self, time: KernelTime) -> bool {
-        self.exchanges.front().is_some_and(|front| !front.response_lost && front.timeline.read <= Some(time))
+        let next = self.exchanges.iter().find(|exchange| !exchange.response_lost);
+        next.is_some_and(|exchange| exchange.timeline.read <= Some(time))
     }
 
     /// Stops waiting for what is missing first, on each stream that waits.
@@ -380,7 +393,7 @@ impl Session {
                 }
                 Some(Frame::Head(head)) => self.request_head(head, context),
                 Some(Frame::Body(chunk)) => self.request_body(chunk),
-                Some(Frame::End) => self.request_end(segment.time),
+                Some(Frame::End) => self.request_end(segment),
                 Some(Frame::Lost(loss)) => self.request_lost(loss, used.len(), context),
             }
         }
@@ -407,13 +420,9 @@ impl Session {
 
     fn begin_exchange(&mut self, mut exchange: Exchange, context: &mut Context<'_, impl Sink>) {
         self.seen_request = true;
-        let mut lost = 0;
-        // A client asks again after it was answered: what was lost of earlier responses is over.
-        while self.exchanges.front().is_some_and(|front| front.response_lost) {
-            self.finish_front(Ending::Unknown(IncompleteReason::FramingGap), context);
-            lost += 1;
-        }
-        self.ambiguous |= lost > 1 || (self.hidden_requests && !self.exchanges.is_empty());
+        let lost = self.finish_lost(context);
+        self.pipelines |= self.exchanges.back().is_some_and(|back| back.timeline.ready >= Some(self.begun.read));
+        self.ambiguous |= (lost > 1 && self.pipelines) || (self.hidden_requests && !self.exchanges.is_empty());
         self.hidden_requests &= !self.exchanges.is_empty();
         if self.exchanges.len() >= PIPELINE_MAX {
             self.ambiguous = true;
@@ -427,6 +436,15 @@ impl Session {
             exchange.incomplete(IncompleteReason::FramingGap);
         }
         self.exchanges.push_back(exchange);
+    }
+
+    /// A client asks again after it was answered: what was lost of earlier responses is over. Returns how many.
+    fn finish_lost(&mut self, context: &mut Context<'_, impl Sink>) -> usize {
+        let before = self.exchanges.len();
+        while self.exchanges.front().is_some_and(|front| front.response_lost) {
+            self.finish_front(Ending::Unknown(IncompleteReason::FramingGap), context);
+        }
+        before - self.exchanges.len()
     }
 
     fn request_body(&mut self, chunk: Chunk<'_>) {
@@ -449,9 +467,13 @@ impl Session {
         }
     }
 
-    fn request_end(&mut self, time: KernelTime) {
+    fn request_end(&mut self, segment: &Segment<'_>) {
+        let time = segment.time;
         if let Some(exchange) = self.exchanges.back_mut().filter(|_| self.reading) {
             exchange.request_bytes = self.requests.message_bytes();
+            if segment.lost {
+                exchange.incomplete(IncompleteReason::FramingGap);
+            }
             // A response that began before needs no more of the request: an early one.
             if exchange.timeline.header.is_none_or(|header| header >= time) {
                 exchange.timeline.ready = Some(time);
@@ -512,6 +534,7 @@ impl Session {
                     }
                     (self.send_lost, self.joined) = (false, false);
                     self.responses.reset();
+                    self.finish_lost(context);
                 } else if self.responses.at_boundary() && !expected && !segment.lost {
                     return;
                 }
@@ -533,7 +556,7 @@ impl Session {
             match frame {
                 None if segment.is_empty() => return,
                 None => {}
-                Some(Frame::Begin) => self.response_begun = Some(write),
+                Some(Frame::Begin) => self.response_begins(&write),
                 Some(Frame::Head(head)) => self.response_head(&head, &write, context),
                 Some(Frame::Body(chunk)) => {
                     let keep = keep(context.config, self.client_left);
@@ -541,7 +564,13 @@ impl Session {
                         self.reader.body(chunk, front, &write, &keep);
                     }
                 }
-                Some(Frame::End) => self.response_end(&write, context),
+                Some(Frame::End) => {
+                    // When bytes were written that no call was seen for cannot be told.
+                    if let Some(front) = self.exchanges.front_mut().filter(|_| segment.lost) {
+                        front.incomplete(IncompleteReason::FramingGap);
+                    }
+                    self.response_end(&write, context);
+                }
                 Some(Frame::Lost(loss)) => self.response_lost(loss, segment.time),
             }
         }
@@ -582,6 +611,23 @@ impl Session {
         }
     }
 
+    fn response_begins(&mut self, write: &Write) {
+        let mut exchanges = self.exchanges.iter().map(|exchange| &exchange.timeline);
+        if let (Some(front), Some(next)) = (exchanges.next(), exchanges.next())
+            && next.read > front.ready
+            && next.read.is_some_and(|read| read + SEND_LAG < write.time)
+        {
+            // The client asked again, some time ago. Of a stream's first bytes nobody can tell that others are
+            // missing before them: this may as well be the second response.
+            if !self.seen_response {
+                self.response_lost(Loss::FramingGap, write.time);
+            }
+            self.pipelines = true;
+        }
+        self.seen_response = true;
+        self.response_begun = Some(*write);
+    }
+
     fn response_head(&mut self, head: &ResponseHead, write: &Write, context: &mut Context<'_, impl Sink>) {
         if head.tunnel {
             let reason = if head.status == 101 { OpaqueReason::Upgrade } else { OpaqueReason::Connect };
@@ -597,6 +643,7 @@ impl Session {
         let begun = self.response_begun.unwrap_or(*write);
         front.measured(&begun);
         front.timeline.header = Some(begun.time);
+        front.timeline.ready = front.timeline.ready.filter(|ready| *ready <= begun.time);
         front.status = Some(head.status);
         self.reader.begin(head, front);
         if head.coded && front.route.is_some() && !std::mem::replace(&mut self.compressed, true) {
@@ -639,13 +686,7 @@ fn reason(loss: Loss) -> IncompleteReason {
 }
 
 /// Counts bytes that nobody could read.
-fn account(
-    direction: Direction,
-    chunk: &Chunk<'_>,
-    lost: bool,
-    unparsed: bool,
-    context: &mut Context<'_, impl Sink>,
-) {
+fn account(direction: Direction, chunk: &Chunk<'_>, lost: bool, unparsed: bool, context: &mut Context<'_, impl Sink>) {
     match chunk {
         Chunk::Gap(0) => {}
         Chunk::Gap(bytes) if lost => context.sink.gap(direction, *bytes),

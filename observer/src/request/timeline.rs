@@ -2,9 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::record::{
-    ConnectionInfo, Gaps, IncompleteReason, Outcome, RequestRecord, Timeline, Usage,
-};
+use super::record::{ConnectionInfo, Gaps, IncompleteReason, Outcome, RequestRecord, Timeline, Usage};
 use crate::{
     llm::{FINISH_REASONS, Facts, Finish, route::Route},
     protocol::http1_head::Method,
@@ -202,7 +200,7 @@ impl Exchange {
                 Outcome::Cancelled
             }
             Ending::ServerClosed(end) => {
-                self.timeline.end = Some(end);
+                self.timeline.end = self.latest().max(Some(end));
                 if self.error { Outcome::ErrorInStream } else { Outcome::Truncated }
             }
         };
@@ -241,8 +239,14 @@ impl Exchange {
         })
     }
 
+    /// The latest point so far: events taken on several CPUs may lie microseconds off their order.
+    fn latest(&self) -> Option<KernelTime> {
+        let timeline = &self.timeline;
+        timeline.read.max(timeline.ready).max(timeline.header).max(timeline.last)
+    }
+
     fn complete(&mut self, end: KernelTime) -> Outcome {
-        self.timeline.end = Some(end.max(self.timeline.last.unwrap_or_default()));
+        self.timeline.end = self.latest().max(Some(end));
         match self.status {
             _ if self.error => Outcome::ErrorInStream,
             Some(200..=299) => Outcome::Ok,
