@@ -97,7 +97,9 @@ impl Session {
         let Begun { read, arrive } = self.begun;
         (exchange.timeline.read, exchange.timeline.arrive) = (Some(read), arrive);
         exchange.request_bytes = self.requests.message_bytes();
-        if self.ambiguous {
+        // Seen late, when bytes were passed over that may have been the response.
+        exchange.response_lost = self.send_lost && self.written >= read;
+        if self.ambiguous || exchange.response_lost {
             exchange.incomplete(IncompleteReason::FramingGap);
         }
         self.exchanges.push_back(exchange);

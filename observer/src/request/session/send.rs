@@ -126,18 +126,21 @@ impl Session {
     }
 
     fn response_begins(&mut self, write: &Write) {
-        let mut exchanges = self.exchanges.iter().map(|exchange| &exchange.timeline);
-        if let (Some(front), Some(next)) = (exchanges.next(), exchanges.next())
-            && next.read > front.ready
-            && next.read.is_some_and(|read| read + SEND_LAG < write.time)
-        {
-            // The client asked again, some time ago. Of a stream's first bytes nobody can tell that others are
-            // missing before them: this may as well be the second response.
-            if !self.seen_response {
-                self.response_lost(Loss::FramingGap, write.time);
-            }
-            self.pipelines = true;
+        let mut exchanges = self.exchanges.iter();
+        let front = exchanges.next();
+        let head = self.requests.in_head().then_some(self.begun.read);
+        let next = exchanges.next().map_or(head, |exchange| exchange.timeline.read);
+        // The client asked again, some time ago.
+        let asked_again = next.is_some_and(|read| read + SEND_LAG < write.time)
+            && front.is_some_and(|front| next > front.timeline.ready);
+        let may_have = front.is_some_and(|front| front.incomplete.is_none())
+            && (self.hidden_requests || self.receive_lost || self.receive.is_holding());
+        // Of a stream's first bytes nobody can tell that others are missing before them: then this may as well be a
+        // later response.
+        if !self.seen_response && (asked_again || may_have) {
+            self.response_lost(Loss::FramingGap, write.time);
         }
+        self.pipelines |= asked_again;
         self.seen_response = true;
         self.response_begun = Some(*write);
     }
