@@ -163,7 +163,7 @@ pub struct Scanner {
     state: State,
     levels: Vec<Level>,
     keys: Vec<u8>,
-    /// Levels below those known, one bit each for as many as fit: whether it is an object.
+    /// Levels below those known, one bit each: whether it is an object.
     deeper: u32,
     deeper_objects: u128,
     text: Vec<u8>,
@@ -205,7 +205,7 @@ impl Scanner {
         self.state == State::Dead
     }
 
-    /// Whether the document is valid as far as it went.
+    /// Scans more of the document; what is not JSON ends it.
     pub fn feed(&mut self, bytes: &[u8], visit: &mut impl FnMut(&Path<'_>, Value<'_>)) {
         let mut rest = bytes;
         while let Some((byte, after)) = rest.split_first() {
@@ -291,14 +291,8 @@ impl Scanner {
                 State::Text { key }
             }
             (state, b' ' | b'\t' | b'\r' | b'\n') if !matches!(state, State::Text { .. }) => state,
-            (State::Value | State::FirstValue, b'{') => {
-                self.open(true, visit);
-                State::FirstKey
-            }
-            (State::Value | State::FirstValue, b'[') => {
-                self.open(false, visit);
-                State::FirstValue
-            }
+            (State::Value | State::FirstValue, b'{') => self.open(true, visit),
+            (State::Value | State::FirstValue, b'[') => self.open(false, visit),
             (State::FirstValue, b']') | (State::FirstKey, b'}') => self.close(),
             (State::Value | State::FirstValue, b'"') => {
                 self.begin_text();
@@ -353,18 +347,19 @@ impl Scanner {
         }
     }
 
-    fn open(&mut self, object: bool, visit: &mut impl FnMut(&Path<'_>, Value<'_>)) {
+    fn open(&mut self, object: bool, visit: &mut impl FnMut(&Path<'_>, Value<'_>)) -> State {
         self.begin_text();
         self.visit(visit, |_, _| if object { Value::Object } else { Value::Array });
         if self.levels.len() < DEPTH_MAX {
             let index = if object { None } else { Some(0) };
             self.levels.push(Level { index, key: self.keys.len(), cut: false });
         } else {
-            // Beyond 128 levels more, brackets are no longer told apart and the document dies at the first mistake.
-            self.deeper_objects &= !(1u128.checked_shl(self.deeper).unwrap_or(0));
-            self.deeper_objects |= u128::from(object).checked_shl(self.deeper).unwrap_or(0);
-            self.deeper = (self.deeper + 1).min(128);
+            // As many levels as there are bits; nobody nests deeper in earnest.
+            let Some(bit) = 1_u128.checked_shl(self.deeper) else { return State::Dead };
+            self.deeper_objects = if object { self.deeper_objects | bit } else { self.deeper_objects & !bit };
+            self.deeper += 1;
         }
+        if object { State::FirstKey } else { State::FirstValue }
     }
 
     fn close(&mut self) -> State {

@@ -95,10 +95,10 @@ impl Facts {
 
     /// The model is `value`.
     pub fn model(&mut self, value: &Value<'_>) {
-        if let Some(text) = value.text().filter(|text| !text.is_empty()) {
-            if self.model.as_deref() != Some(text) {
-                self.model = Some(text.into());
-            }
+        if let Some(text) = value.text().filter(|text| !text.is_empty())
+            && self.model.as_deref() != Some(text)
+        {
+            self.model = Some(text.into());
         }
     }
 }

@@ -92,6 +92,8 @@ impl Reader {
             Mode::Answer => exchange.learn(&mut self.facts),
         }
         self.mode = Mode::Ignore;
+        // A large event's buffer is not kept while the connection idles.
+        self.events.reset();
     }
 }
 

@@ -1,11 +1,14 @@
 //! One connection: two ordered streams, parsers on both, requests answered in order.
 
+mod receive;
+mod send;
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
     record::{ConnectionInfo, IncompleteReason},
     response::Reader,
-    timeline::{Ending, Exchange, Keep, Write},
+    timeline::{Ending, Exchange, Write},
     tracker::{Sink, TrackerConfig},
 };
 use crate::{
@@ -13,16 +16,12 @@ use crate::{
         arrivals,
         stream::{Chunk, Segment, Stream},
     },
-    event::{Arrivals, Data, Direction, OpaqueReason, Open, State, StateChange},
-    llm::{
-        RequestFacts,
-        json::{Path, Scanner, Value},
-        route,
-    },
+    event::{Arrivals, Data, Direction, Open, State, StateChange},
+    llm::{RequestFacts, json::Scanner},
     protocol::{
         Loss,
-        http1::{Frame, RequestParser, ResponseParser},
-        http1_head::{Kind, Method, Request, RequestHead, Response, ResponseHead, request_line},
+        http1::{RequestParser, ResponseParser},
+        http1_head::{Kind, Request, Response},
     },
     time::KernelTime,
 };
@@ -113,7 +112,7 @@ impl Session {
             arrivals: arrivals::Arrivals::default(),
             requests: RequestParser::default(),
             responses: ResponseParser::default(),
-            receive_lost: false,
+            receive_lost: open.mid_request,
             send_lost: open.mid_request,
             joined: open.mid_request,
             seen_request: false,
@@ -358,323 +357,6 @@ impl Session {
             self.previous_end = Some(end);
         }
     }
-
-    /// Reads what the server read.
-    fn read(&mut self, segment: &mut Segment<'_>, context: &mut Context<'_, impl Sink>) {
-        loop {
-            let mut chunk = segment.front();
-            if self.opaque {
-                segment.advance(u64::MAX);
-                return;
-            }
-            if self.receive_lost && !chunk.is_empty() {
-                let begins = matches!(chunk, Chunk::Data(bytes) if segment.begins_call && Request::is_plausible(bytes));
-                if !begins {
-                    account(Direction::Receive, &chunk, segment.lost, true, context);
-                    segment.advance(chunk.len());
-                    continue;
-                }
-                self.receive_lost = false;
-                self.requests.reset();
-            }
-            let whole = chunk;
-            let frame = self.requests.step(&mut chunk, Method::Other);
-            let mut used = whole;
-            let used = used.split_to(whole.len() - chunk.len());
-            let unparsable = frame == Some(Frame::Lost(Loss::Unparsable));
-            account(Direction::Receive, &used, segment.lost, unparsable, context);
-            segment.advance(used.len());
-            match frame {
-                None if segment.is_empty() => break,
-                None => {}
-                Some(Frame::Begin) => {
-                    let arrive = self.arrivals.at(segment.position).map(|time| time.min(segment.time));
-                    self.begun = Begun { read: segment.time, arrive };
-                }
-                Some(Frame::Head(head)) => self.request_head(head, context),
-                Some(Frame::Body(chunk)) => self.request_body(chunk),
-                Some(Frame::End) => self.request_end(segment),
-                Some(Frame::Lost(loss)) => self.request_lost(loss, used.len(), context),
-            }
-        }
-        if self.reading
-            && let Some(exchange) = self.exchanges.back_mut()
-        {
-            exchange.request_bytes = self.requests.message_bytes();
-        }
-    }
-
-    fn request_head(&mut self, head: RequestHead, context: &mut Context<'_, impl Sink>) {
-        let route = route::find(head.method, &head.target);
-        self.request_facts = RequestFacts::default();
-        self.request_json.reset();
-        if head.coded || route.is_none() {
-            self.request_json.end(&mut |_: &Path<'_>, _: Value<'_>| {});
-        }
-        let RequestHead { method, request_id, trace_id, .. } = head;
-        let mut exchange = Exchange::new(route, method);
-        (exchange.request_id, exchange.trace_id) = (request_id, trace_id);
-        self.begin_exchange(exchange, context);
-        self.reading = true;
-    }
-
-    fn begin_exchange(&mut self, mut exchange: Exchange, context: &mut Context<'_, impl Sink>) {
-        self.seen_request = true;
-        let lost = self.finish_lost(context);
-        self.pipelines |= self.exchanges.back().is_some_and(|back| back.timeline.ready >= Some(self.begun.read));
-        self.ambiguous |= (lost > 1 && self.pipelines) || (self.hidden_requests && !self.exchanges.is_empty());
-        self.hidden_requests &= !self.exchanges.is_empty();
-        if self.exchanges.len() >= PIPELINE_MAX {
-            self.ambiguous = true;
-            self.finish_all(Ending::Unknown(IncompleteReason::Abandoned), context);
-            self.send_lost = true;
-        }
-        let Begun { read, arrive } = self.begun;
-        (exchange.timeline.read, exchange.timeline.arrive) = (Some(read), arrive);
-        exchange.request_bytes = self.requests.message_bytes();
-        if self.ambiguous {
-            exchange.incomplete(IncompleteReason::FramingGap);
-        }
-        self.exchanges.push_back(exchange);
-    }
-
-    /// A client asks again after it was answered: what was lost of earlier responses is over. Returns how many.
-    fn finish_lost(&mut self, context: &mut Context<'_, impl Sink>) -> usize {
-        let before = self.exchanges.len();
-        while self.exchanges.front().is_some_and(|front| front.response_lost) {
-            self.finish_front(Ending::Unknown(IncompleteReason::FramingGap), context);
-        }
-        before - self.exchanges.len()
-    }
-
-    fn request_body(&mut self, chunk: Chunk<'_>) {
-        let Some(exchange) = self.exchanges.back_mut().filter(|_| self.reading) else { return };
-        let Some(dialect) = exchange.route.map(|route| route.dialect) else { return };
-        let facts = &mut self.request_facts;
-        let mut visit = |path: &Path<'_>, value: Value<'_>| dialect.request(path, &value, facts);
-        match chunk {
-            Chunk::Data(bytes) => self.request_json.feed(bytes, &mut visit),
-            // What is behind a hole might be text that looks like a key.
-            Chunk::Gap(_) => self.request_json.end(&mut visit),
-        }
-        if facts.model.is_some() && facts.stream.is_some() {
-            self.request_json.end(&mut |_: &Path<'_>, _: Value<'_>| {});
-        }
-        if let Some(model) = &facts.model
-            && exchange.request_model.is_none()
-        {
-            exchange.request_model = Some(Arc::clone(model));
-        }
-    }
-
-    fn request_end(&mut self, segment: &Segment<'_>) {
-        let time = segment.time;
-        if let Some(exchange) = self.exchanges.back_mut().filter(|_| self.reading) {
-            exchange.request_bytes = self.requests.message_bytes();
-            if segment.lost {
-                exchange.incomplete(IncompleteReason::FramingGap);
-            }
-            // A response that began before needs no more of the request: an early one.
-            if exchange.timeline.header.is_none_or(|header| header >= time) {
-                exchange.timeline.ready = Some(time);
-            }
-        }
-        self.reading = false;
-    }
-
-    fn request_lost(&mut self, loss: Loss, used: u64, context: &mut Context<'_, impl Sink>) {
-        let reason = reason(loss);
-        self.receive_lost = true;
-        if std::mem::take(&mut self.reading) {
-            if let Some(exchange) = self.exchanges.back_mut() {
-                exchange.incomplete(reason);
-            }
-        } else {
-            let earlier = self.requests.message_bytes().saturating_sub(used);
-            if loss == Loss::Unparsable && earlier > 0 {
-                context.sink.unparsed(Direction::Receive, earlier);
-            }
-            // Its line may tell what it was, and that a response will come.
-            if let Some((method, target)) = request_line(self.requests.head_bytes()) {
-                let mut exchange = Exchange::new(route::find(method, target), method);
-                exchange.incomplete(reason);
-                self.begin_exchange(exchange, context);
-            }
-        }
-        self.hidden_requests |= loss != Loss::Unparsable;
-    }
-
-    /// Reads what the server wrote. Leaves bytes of `segment` where a response begins whose request was not seen.
-    fn write(&mut self, segment: &mut Segment<'_>, context: &mut Context<'_, impl Sink>) {
-        if segment.is_empty() {
-            return self.failed_write(segment, context);
-        }
-        if segment.begins_call {
-            self.call += 1;
-            if let (Some(since), Some(front)) = (self.blocked.take(), self.exchanges.front_mut()) {
-                front.write_blocked += segment.time.saturating_since(since);
-            }
-            self.blocked = segment.short.then_some(segment.time);
-        }
-        let write = Write { time: segment.time, unsent: segment.unsent > 0, call: self.call };
-        loop {
-            let mut chunk = segment.front();
-            if self.opaque {
-                segment.advance(u64::MAX);
-                return;
-            }
-            if !chunk.is_empty() {
-                let expected = self.is_expected(segment.time);
-                if self.send_lost {
-                    let begins = matches!(chunk, Chunk::Data(bytes)
-                        if bytes.len() >= 7 && segment.begins_call && Response::is_plausible(bytes));
-                    if !(begins && expected) {
-                        self.skip(&chunk, segment, expected, context);
-                        continue;
-                    }
-                    (self.send_lost, self.joined) = (false, false);
-                    self.responses.reset();
-                    self.finish_lost(context);
-                } else if self.responses.at_boundary() && !expected && !segment.lost {
-                    return;
-                }
-                if !segment.lost {
-                    self.written = segment.time;
-                }
-            }
-            let answers = self.exchanges.front().map_or(Method::Other, |front| front.method);
-            let whole = chunk;
-            let frame = self.responses.step(&mut chunk, answers);
-            let mut used = whole;
-            let used = used.split_to(whole.len() - chunk.len());
-            let unparsable = frame == Some(Frame::Lost(Loss::Unparsable));
-            account(Direction::Send, &used, segment.lost, unparsable, context);
-            segment.advance(used.len());
-            if let Some(front) = self.exchanges.front_mut().filter(|_| self.response_begun.is_some()) {
-                front.response_bytes = self.responses.message_bytes();
-            }
-            match frame {
-                None if segment.is_empty() => return,
-                None => {}
-                Some(Frame::Begin) => self.response_begins(&write),
-                Some(Frame::Head(head)) => self.response_head(&head, &write, context),
-                Some(Frame::Body(chunk)) => {
-                    let keep = keep(context.config, self.client_left);
-                    if let Some(front) = self.exchanges.front_mut() {
-                        self.reader.body(chunk, front, &write, &keep);
-                    }
-                }
-                Some(Frame::End) => {
-                    // When bytes were written that no call was seen for cannot be told.
-                    if let Some(front) = self.exchanges.front_mut().filter(|_| segment.lost) {
-                        front.incomplete(IncompleteReason::FramingGap);
-                    }
-                    self.response_end(&write, context);
-                }
-                Some(Frame::Lost(loss)) => self.response_lost(loss, segment.time),
-            }
-        }
-    }
-
-    /// Passes over bytes of no known message.
-    fn skip(
-        &mut self,
-        chunk: &Chunk<'_>,
-        segment: &mut Segment<'_>,
-        expected: bool,
-        context: &mut Context<'_, impl Sink>,
-    ) {
-        account(Direction::Send, chunk, segment.lost, !self.joined, context);
-        if !segment.lost {
-            self.written = segment.time;
-        }
-        segment.advance(chunk.len());
-        // They may have been, or hidden, the response that comes next.
-        if expected {
-            self.response_lost(Loss::FramingGap, segment.time);
-        }
-    }
-
-    fn failed_write(&mut self, segment: &Segment<'_>, context: &mut Context<'_, impl Sink>) {
-        match segment.errno {
-            libc::EAGAIN if !self.exchanges.is_empty() => {
-                self.blocked.get_or_insert(segment.time);
-            }
-            libc::EPIPE | libc::ECONNRESET | libc::ETIMEDOUT => {
-                // Before `delivered` is told: this attempt is the server's last.
-                self.left(segment.time);
-                let left = self.client_left.unwrap_or(segment.time);
-                let (seen, attempt) = (segment.time, segment.time);
-                self.finish_all(Ending::ClientGone { left, seen, attempt, written: self.written }, context);
-            }
-            _ => {}
-        }
-    }
-
-    fn response_begins(&mut self, write: &Write) {
-        let mut exchanges = self.exchanges.iter().map(|exchange| &exchange.timeline);
-        if let (Some(front), Some(next)) = (exchanges.next(), exchanges.next())
-            && next.read > front.ready
-            && next.read.is_some_and(|read| read + SEND_LAG < write.time)
-        {
-            // The client asked again, some time ago. Of a stream's first bytes nobody can tell that others are
-            // missing before them: this may as well be the second response.
-            if !self.seen_response {
-                self.response_lost(Loss::FramingGap, write.time);
-            }
-            self.pipelines = true;
-        }
-        self.seen_response = true;
-        self.response_begun = Some(*write);
-    }
-
-    fn response_head(&mut self, head: &ResponseHead, write: &Write, context: &mut Context<'_, impl Sink>) {
-        if head.tunnel {
-            let reason = if head.status == 101 { OpaqueReason::Upgrade } else { OpaqueReason::Connect };
-            self.opaque = true;
-            context.sink.opaque(&self.info, reason);
-            if self.exchanges.pop_front().is_some() {
-                context.sink.other_request(&self.info);
-            }
-            self.finish_all(Ending::Unknown(IncompleteReason::Abandoned), context);
-            return;
-        }
-        let Some(front) = self.exchanges.front_mut() else { return };
-        let begun = self.response_begun.unwrap_or(*write);
-        front.measured(&begun);
-        front.timeline.header = Some(begun.time);
-        front.timeline.ready = front.timeline.ready.filter(|ready| *ready <= begun.time);
-        front.status = Some(head.status);
-        self.reader.begin(head, front);
-        if head.coded && front.route.is_some() && !std::mem::replace(&mut self.compressed, true) {
-            context.sink.opaque(&self.info, OpaqueReason::Compressed);
-        }
-    }
-
-    fn response_end(&mut self, write: &Write, context: &mut Context<'_, impl Sink>) {
-        let keep = keep(context.config, self.client_left);
-        if let Some(front) = self.exchanges.front_mut() {
-            front.measured(write);
-            self.reader.end(front, write, &keep);
-        }
-        self.response_begun = None;
-        self.finish_front(Ending::Complete(write.time), context);
-    }
-
-    /// No response to a request that was read by `time` can be told from another any more.
-    fn response_lost(&mut self, loss: Loss, time: KernelTime) {
-        self.send_lost = true;
-        self.response_begun = None;
-        for exchange in self.exchanges.iter_mut().take_while(|exchange| exchange.timeline.read <= Some(time)) {
-            exchange.incomplete(reason(loss));
-            exchange.response_lost = true;
-            exchange.counts_tokens = false;
-        }
-    }
-}
-
-fn keep(config: &TrackerConfig, left: Option<KernelTime>) -> Keep<'_> {
-    Keep { gap_bounds: &config.gap_bounds, chunk_times: config.chunk_times, left }
 }
 
 fn reason(loss: Loss) -> IncompleteReason {

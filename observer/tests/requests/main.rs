@@ -1,6 +1,7 @@
 //! From events to finished requests, through the tracker as a whole.
 
 mod cases;
+mod ends;
 mod harness;
 mod loss;
 mod order;

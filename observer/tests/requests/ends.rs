@@ -1,0 +1,129 @@
+//! How requests end.
+
+use observer::{event::StateChange, request::record::Outcome};
+
+use crate::harness::{END, Host, STREAM_HEAD, at, chat, chunk, content, delta, done, ms};
+
+#[test]
+fn case_19_cancelled_once() {
+    for way in ["read 0", "EPIPE", "ECONNRESET", "fin", "reset"] {
+        let mut host = Host::new();
+        host.read(0.0, chat(true));
+        host.write(1.0, format!("{STREAM_HEAD}{}", content("a")));
+        host.write(2.0, content("b"));
+        match way {
+            "read 0" => {
+                host.read(3.0, b"");
+                host.write(4.0, content("c"));
+                host.write(5.0, content("d"));
+                host.failed_write(6.0, libc::EPIPE);
+            }
+            "EPIPE" => host.failed_write(3.0, libc::EPIPE),
+            "ECONNRESET" => host.failed_write(3.0, libc::ECONNRESET),
+            "fin" => {
+                host.state(3.0, StateChange::ClientFin);
+                assert!(host.said.records.is_empty(), "it may be a half-close");
+                host.read(3.5, b"");
+                host.write(4.0, content("c"));
+            }
+            _ => host.state(3.0, StateChange::Reset),
+        }
+        host.failed_write(7.0, libc::EPIPE);
+        host.state(8.0, StateChange::Closed);
+        let record = host.record();
+        assert_eq!((record.outcome, record.status), (Outcome::Cancelled, Some(200)), "{way}");
+        assert_eq!((record.timeline.first, record.timeline.last), (Some(at(1.0)), Some(at(2.0))), "{way}");
+        assert_eq!(record.timeline.end, Some(at(3.0)), "{way}");
+        let work = match way {
+            "read 0" => 3.0,
+            "fin" => 4.0,
+            _ => 0.0,
+        };
+        assert_eq!(record.cancelled_work, Some(ms(work)), "{way}");
+        assert_eq!(host.tracker.connections(), 0, "{way}");
+    }
+}
+
+#[test]
+fn case_19_a_half_close_that_is_answered_is_no_cancel() {
+    let mut host = Host::new();
+    host.read(0.0, chat(true));
+    host.state(0.5, StateChange::ClientFin);
+    host.read(0.6, b"");
+    host.write(1.0, format!("{STREAM_HEAD}{}", content("a")));
+    host.write(2.0, format!("{}{END}", done()));
+    host.state(3.0, StateChange::Closed);
+    assert_eq!((host.record().outcome, host.record().timeline.end), (Outcome::Ok, Some(at(2.0))));
+    assert_eq!(host.record().cancelled_work, None);
+}
+
+#[test]
+fn leaving_after_done_is_no_cancel() {
+    for reset in [true, false] {
+        let mut host = Host::new();
+        host.read(0.0, chat(true));
+        host.write(1.0, format!("{STREAM_HEAD}{}", content("a")));
+        host.write(2.0, done());
+        host.state(2.1, if reset { StateChange::Reset } else { StateChange::ClientFin });
+        host.failed_write(3.0, libc::EPIPE);
+        assert_eq!((host.record().outcome, host.record().timeline.end), (Outcome::Ok, Some(at(2.0))));
+    }
+}
+
+#[test]
+fn the_server_closes_before_the_end() {
+    let mut host = Host::new();
+    host.read(0.0, chat(true));
+    host.write(1.0, format!("{STREAM_HEAD}{}", content("a")));
+    host.state(2.0, StateChange::ServerFin);
+    host.state(3.0, StateChange::Closed);
+    assert_eq!((host.record().outcome, host.record().timeline.end), (Outcome::Truncated, Some(at(2.0))));
+
+    let mut host = Host::new();
+    host.read(0.0, chat(true));
+    host.state(3.0, StateChange::Closed);
+    assert_eq!((host.record().outcome, host.record().status, host.record().stream), (Outcome::Truncated, None, None));
+}
+
+#[test]
+fn llama_server_half_closes_after_each_answer() {
+    let mut host = Host::new();
+    host.read(0.0, chat(true));
+    host.write(
+        1.0,
+        format!(
+            "{STREAM_HEAD}{}",
+            chunk(format!(
+                "data: {}\n\ndata: {}\n\n",
+                delta(r#"{"role":"assistant","content":null}"#),
+                delta(r#"{"content":"a"}"#)
+            ))
+        ),
+    );
+    host.write(2.0, done());
+    host.write(2.1, "0\r\n");
+    host.write(2.2, "\r\n");
+    host.state(2.3, StateChange::ServerFin);
+    host.read(5.0, chat(true));
+    host.state(6.0, StateChange::Closed);
+    let outcomes: Vec<_> = host.said.records.iter().map(|record| record.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Ok, Outcome::Truncated]);
+    assert_eq!(host.said.records[0].timeline.end, Some(at(2.2)));
+}
+
+#[test]
+fn close_delimited_answers() {
+    for (client_first, outcome) in [(false, Outcome::Ok), (true, Outcome::Cancelled)] {
+        let mut host = Host::new();
+        host.read(0.0, chat(true));
+        host.write(1.0, "HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\n");
+        host.write(2.0, format!("data: {}\n\n", delta(r#"{"content":"a"}"#)));
+        if client_first {
+            host.state(2.5, StateChange::ClientFin);
+        }
+        host.write(3.0, format!("data: {}\n\n", delta(r#"{"content":"b"}"#)));
+        host.state(4.0, if client_first { StateChange::Closed } else { StateChange::ServerFin });
+        assert_eq!(host.record().outcome, outcome);
+        assert_eq!(host.record().timeline.end, Some(at(if client_first { 2.5 } else { 3.0 })));
+    }
+}
