@@ -1,0 +1,236 @@
+//! The command line.
+
+pub mod logging;
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
+
+use crate::config::{ConfigError, Flag, Loaded, Sources, load};
+
+/// Exit status after success.
+pub const EXIT_OK: u8 = 0;
+/// Exit status after a failure while working.
+pub const EXIT_FAILURE: u8 = 1;
+/// Exit status where the command line or the configuration cannot be used (clap's own, too).
+pub const EXIT_USAGE: u8 = 2;
+
+const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 the command line or the configuration cannot be used.";
+
+/// Measures every request to the LLM servers of this host from the kernel, and exports Prometheus metrics.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "observer", version, about, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// A command.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Observe this host and serve metrics (needs root, or CAP_BPF and CAP_PERFMON)
+    #[command(after_help = EXIT_CODES)]
+    Run(RunArgs),
+    /// Say what this kernel permits and what would be seen
+    #[command(after_help = EXIT_CODES)]
+    Doctor(DoctorArgs),
+    /// Show a running observer's view in the terminal
+    #[command(after_help = EXIT_CODES)]
+    Top(TopArgs),
+}
+
+/// Where settings come from, and what to observe.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ScopeArgs {
+    /// Read settings from this TOML file [env: OBSERVER_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Observe servers on these TCP ports only [default: every port that serves an LLM route]
+    #[arg(long, value_name = "PORT,...")]
+    pub ports: Option<String>,
+    /// Observe these processes and their descendants only
+    #[arg(long, value_name = "PID,...")]
+    pub pids: Option<String>,
+    /// Observe processes below these cgroup (v2) directories only
+    #[arg(long, value_name = "DIR,...")]
+    pub cgroups: Option<String>,
+}
+
+/// Arguments of `observer run`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RunArgs {
+    /// Scope and file.
+    #[command(flatten)]
+    pub scope: ScopeArgs,
+    /// Serve metrics here [default: 127.0.0.1:9478]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<String>,
+    /// Format of the log on standard error
+    #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(["text", "json"]))]
+    pub log_format: Option<String>,
+    /// error, warn, info, debug, trace, or directives such as info,observer::kernel=debug
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// Also log rare diagnostics of the kernel side
+    #[arg(long)]
+    pub log_kernel: bool,
+    /// Stop after this time, for example 20s or 5m
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub run_for: Option<Duration>,
+    /// Append one line of JSON per finished request to this file; - is standard output
+    #[arg(long, value_name = "FILE")]
+    pub request_log: Option<String>,
+    /// Also write the time of each token event to the request log
+    #[arg(long)]
+    pub request_log_chunks: bool,
+    /// Check the configuration and exit
+    #[arg(long)]
+    pub check_config: bool,
+    /// Print the settings in effect and where each came from, and exit
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+/// Arguments of `observer doctor`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct DoctorArgs {
+    /// Scope and file.
+    #[command(flatten)]
+    pub scope: ScopeArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `observer top`.
+#[derive(Args, Clone, Debug)]
+pub struct TopArgs {
+    /// Where the observer serves
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9478")]
+    pub url: String,
+    /// Time between two refreshes
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+    pub interval: Duration,
+    /// Stop after this time
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub run_for: Option<Duration>,
+    /// Print plain text, one block per refresh, instead of drawing on the terminal
+    #[arg(long)]
+    pub plain: bool,
+}
+
+impl ScopeArgs {
+    fn flags(&self) -> Vec<Flag> {
+        let flag = |key, value: &Option<String>| value.clone().map(|value| Flag { key, value });
+        [flag("scope.ports", &self.ports), flag("scope.pids", &self.pids), flag("scope.cgroups", &self.cgroups)]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+}
+
+impl RunArgs {
+    fn flags(&self) -> Vec<Flag> {
+        let flag = |key, value: &Option<String>| value.clone().map(|value| Flag { key, value });
+        let switch = |key, on: bool| on.then(|| Flag { key, value: "true".to_owned() });
+        let own = [
+            flag("listen", &self.listen),
+            flag("log.format", &self.log_format),
+            flag("log.level", &self.log_level),
+            switch("log.kernel", self.log_kernel),
+            flag("request_log.path", &self.request_log),
+            switch("request_log.chunks", self.request_log_chunks),
+        ];
+        self.scope.flags().into_iter().chain(own.into_iter().flatten()).collect()
+    }
+
+    /// The settings in effect: this command line over this process's environment.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        load(&Sources::of_process(self.scope.config.clone(), self.flags()))
+    }
+}
+
+impl DoctorArgs {
+    /// The settings in effect: this command line over this process's environment.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        load(&Sources::of_process(self.scope.config.clone(), self.scope.flags()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::config::settings::SETTINGS;
+
+    fn run(line: &str) -> RunArgs {
+        match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Run(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_holds() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_reach_their_settings() {
+        let args =
+            run("observer run --listen 127.0.0.1:1 --ports 8000,8001 --pids 5 --cgroups /a,/b --log-format json \
+             --log-level debug --log-kernel --for 20s --request-log - --request-log-chunks");
+        assert_eq!(args.run_for, Some(Duration::from_secs(20)));
+        let sources = Sources { flags: args.flags(), ..Sources::default() };
+        let loaded = load(&sources).unwrap();
+        let config = &loaded.config;
+        assert_eq!(config.scope.ports, [8000, 8001]);
+        assert_eq!(config.scope.pids, [5]);
+        assert_eq!(config.scope.cgroups.len(), 2);
+        assert!(config.log.kernel && config.request_log.chunks);
+        for setting in SETTINGS.iter().filter(|setting| !setting.flag.is_empty()) {
+            assert_eq!(loaded.origin(setting.key), format!("flag {}", setting.flag));
+        }
+    }
+
+    #[test]
+    fn every_flag_of_the_table_exists() {
+        let command = Cli::command();
+        let run = command.find_subcommand("run").unwrap();
+        for setting in SETTINGS.iter().filter(|setting| !setting.flag.is_empty()) {
+            let name = setting.flag.trim_start_matches('-');
+            assert!(run.get_arguments().any(|argument| argument.get_long() == Some(name)), "{}", setting.flag);
+        }
+    }
+
+    #[test]
+    fn no_flags_change_nothing() {
+        assert!(run("observer run").flags().is_empty());
+    }
+
+    #[test]
+    fn usage_errors_exit_with_2_and_help_names_the_codes() {
+        let error = Cli::try_parse_from(["observer", "run", "--nonsense"]).unwrap_err();
+        assert_eq!(error.exit_code(), i32::from(EXIT_USAGE));
+        let help = Cli::try_parse_from(["observer", "run", "--help"]).unwrap_err();
+        assert_eq!(help.exit_code(), i32::from(EXIT_OK));
+        assert!(help.to_string().contains("Exit codes: 0 success, 1 failure, 2"));
+    }
+
+    #[test]
+    fn top_and_doctor_have_defaults() {
+        let Command::Top(top) = Cli::try_parse_from(["observer", "top"]).unwrap().command else { panic!() };
+        assert_eq!((top.url.as_str(), top.interval), ("http://127.0.0.1:9478", Duration::from_secs(1)));
+        let line = ["observer", "doctor", "--json", "--ports", "1"];
+        let Command::Doctor(doctor) = Cli::try_parse_from(line).unwrap().command else { panic!() };
+        assert!(doctor.json && doctor.scope.flags().len() == 1);
+    }
+}

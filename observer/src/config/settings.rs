@@ -1,0 +1,259 @@
+//! The one table of settings.
+
+use figment::value::{Dict, Value};
+
+/// What a setting holds, and how its text in a variable or flag is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Text, taken as it is.
+    Text,
+    /// `true` or `false`.
+    Bool,
+    /// An integer.
+    Integer,
+    /// A number.
+    Number,
+    /// Integers, comma-separated.
+    Integers,
+    /// Numbers, comma-separated.
+    Numbers,
+    /// Texts, comma-separated.
+    Texts,
+    /// `name:kind:seconds`, comma-separated.
+    Objectives,
+}
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Its TOML key, dotted.
+    pub key: &'static str,
+    /// Its environment variable.
+    pub env: &'static str,
+    /// Its flag of `observer run`; empty: none.
+    pub flag: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+    /// What it is, one sentence or two.
+    pub help: &'static str,
+}
+
+/// All settings, in the order in which `--print-config` shows them.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "listen",
+        env: "OBSERVER_LISTEN",
+        flag: "--listen",
+        kind: Kind::Text,
+        help: "Address and port of the HTTP server. The answers name models and workloads: think before you open it to a network.",
+    },
+    Setting {
+        key: "scope.ports",
+        env: "OBSERVER_PORTS",
+        flag: "--ports",
+        kind: Kind::Integers,
+        help: "TCP ports of servers to observe. Empty: every port on which a process in scope listens.",
+    },
+    Setting {
+        key: "scope.pids",
+        env: "OBSERVER_PIDS",
+        flag: "--pids",
+        kind: Kind::Integers,
+        help: "Server processes to observe, with all their descendants. Empty: all processes.",
+    },
+    Setting {
+        key: "scope.cgroups",
+        env: "OBSERVER_CGROUPS",
+        flag: "--cgroups",
+        kind: Kind::Texts,
+        help: "Cgroup (v2) directories to observe, with everything below them. Empty: all cgroups.",
+    },
+    Setting {
+        key: "log.format",
+        env: "OBSERVER_LOG_FORMAT",
+        flag: "--log-format",
+        kind: Kind::Text,
+        help: "How the observer's own log on standard error looks: text or json.",
+    },
+    Setting {
+        key: "log.level",
+        env: "OBSERVER_LOG_LEVEL",
+        flag: "--log-level",
+        kind: Kind::Text,
+        help: "error, warn, info, debug or trace, or directives such as info,observer::kernel=debug.",
+    },
+    Setting {
+        key: "log.kernel",
+        env: "OBSERVER_LOG_KERNEL",
+        flag: "--log-kernel",
+        kind: Kind::Bool,
+        help: "Also log rare diagnostics of the kernel side.",
+    },
+    Setting {
+        key: "request_log.path",
+        env: "OBSERVER_REQUEST_LOG_PATH",
+        flag: "--request-log",
+        kind: Kind::Text,
+        help: "File to which one line of JSON per finished request is appended, - for standard output. Empty: none. Lines hold addresses, model names and times, never text of prompts or answers.",
+    },
+    Setting {
+        key: "request_log.chunks",
+        env: "OBSERVER_REQUEST_LOG_CHUNKS",
+        flag: "--request-log-chunks",
+        kind: Kind::Bool,
+        help: "Also write the time of each token event to the request log.",
+    },
+    Setting {
+        key: "request_log.queue",
+        env: "OBSERVER_REQUEST_LOG_QUEUE",
+        flag: "",
+        kind: Kind::Integer,
+        help: "Requests that may wait for the writer of the request log; more are dropped and counted.",
+    },
+    Setting {
+        key: "metrics.max_models",
+        env: "OBSERVER_METRICS_MAX_MODELS",
+        flag: "",
+        kind: Kind::Integer,
+        help: "Most distinct values of each model label; further names, which clients choose, become _other.",
+    },
+    Setting {
+        key: "metrics.series_ttl",
+        env: "OBSERVER_METRICS_SERIES_TTL",
+        flag: "",
+        kind: Kind::Text,
+        help: "How long the series of a workload stay after it was last used, for example 10m.",
+    },
+    Setting {
+        key: "metrics.buckets.ttft",
+        env: "OBSERVER_METRICS_BUCKETS_TTFT",
+        flag: "",
+        kind: Kind::Numbers,
+        help: "Bucket bounds, in seconds, of time to first token, byte and content.",
+    },
+    Setting {
+        key: "metrics.buckets.gap",
+        env: "OBSERVER_METRICS_BUCKETS_GAP",
+        flag: "",
+        kind: Kind::Numbers,
+        help: "Bucket bounds, in seconds, of the gap between token events and of time per output token.",
+    },
+    Setting {
+        key: "metrics.buckets.duration",
+        env: "OBSERVER_METRICS_BUCKETS_DURATION",
+        flag: "",
+        kind: Kind::Numbers,
+        help: "Bucket bounds, in seconds, of the duration of requests and of their phases.",
+    },
+    Setting {
+        key: "metrics.buckets.tokens",
+        env: "OBSERVER_METRICS_BUCKETS_TOKENS",
+        flag: "",
+        kind: Kind::Numbers,
+        help: "Bucket bounds of tokens per request.",
+    },
+    Setting {
+        key: "kernel.ring_bytes",
+        env: "OBSERVER_KERNEL_RING_BYTES",
+        flag: "",
+        kind: Kind::Integer,
+        help: "Size of the ring that carries events out of the kernel: a power of two.",
+    },
+    Setting {
+        key: "kernel.drain_interval_ms",
+        env: "OBSERVER_KERNEL_DRAIN_INTERVAL_MS",
+        flag: "",
+        kind: Kind::Integer,
+        help: "How often that ring is drained, in milliseconds. Time stamps do not depend on it.",
+    },
+    Setting {
+        key: "kernel.wakeup_ratio",
+        env: "OBSERVER_KERNEL_WAKEUP_RATIO",
+        flag: "",
+        kind: Kind::Number,
+        help: "Fill of that ring, from 0 to 1, above which an event wakes the observer at once.",
+    },
+    Setting {
+        key: "slo.objectives",
+        env: "OBSERVER_SLO_OBJECTIVES",
+        flag: "",
+        kind: Kind::Objectives,
+        help: "Service level objectives that feed llm_slo_requests_total: name, kind (ttft, tpot or duration) and seconds; in the variable name:kind:seconds, comma-separated.",
+    },
+];
+
+/// The variable that names the configuration file, as `--config` does.
+pub const CONFIG_VARIABLE: &str = "OBSERVER_CONFIG";
+
+/// Variables of tests and of the build, which are no settings.
+pub const IGNORED_VARIABLES: &[&str] = &["OBSERVER_REQUIRE", "OBSERVER_BPF_OBJECT"];
+
+/// Whether a container platform sets this variable by itself: Kubernetes (and Docker links) put the addresses of
+/// every service into the environment, and a service named `observer` gives them our prefix.
+#[must_use]
+pub fn is_service_link(name: &str, value: &str) -> bool {
+    let protocols = ["tcp://", "udp://", "sctp://"];
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || (name.ends_with("_PORT") && protocols.iter().any(|protocol| value.starts_with(protocol)))
+        || name.rsplit_once("_PORT_").is_some_and(|(_, rest)| {
+            let mut parts = rest.split('_');
+            parts.next().is_some_and(|port| port.parse::<u16>().is_ok())
+                && parts.next().is_some_and(|protocol| matches!(protocol, "TCP" | "UDP" | "SCTP"))
+        })
+}
+
+impl Setting {
+    /// The value that `text` (of a variable or flag) stands for.
+    ///
+    /// # Errors
+    /// What is wrong with it, without saying where it stood.
+    pub fn parse(&self, text: &str) -> Result<Value, String> {
+        let items = || text.split(',').map(str::trim).filter(|item| !item.is_empty());
+        Ok(match self.kind {
+            Kind::Text => Value::from(text),
+            Kind::Bool => match text.trim() {
+                "true" | "1" | "yes" | "on" => Value::from(true),
+                "false" | "0" | "no" | "off" => Value::from(false),
+                _ => return Err(format!("`{text}` is neither true nor false")),
+            },
+            Kind::Integer => integer(text.trim())?,
+            Kind::Number => number(text.trim())?,
+            Kind::Integers => items().map(integer).collect::<Result<Vec<_>, _>>()?.into(),
+            Kind::Numbers => items().map(number).collect::<Result<Vec<_>, _>>()?.into(),
+            Kind::Texts => items().map(Value::from).collect::<Vec<_>>().into(),
+            Kind::Objectives => items().map(objective).collect::<Result<Vec<_>, _>>()?.into(),
+        })
+    }
+}
+
+fn integer(text: &str) -> Result<Value, String> {
+    text.parse::<u64>().map(Value::from).map_err(|_| format!("`{text}` is not a whole number"))
+}
+
+fn number(text: &str) -> Result<Value, String> {
+    text.parse::<f64>().map(Value::from).map_err(|_| format!("`{text}` is not a number"))
+}
+
+fn objective(text: &str) -> Result<Value, String> {
+    let mut parts = text.rsplitn(3, ':');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(seconds), Some(kind), Some(name)) => Ok(Value::from(Dict::from([
+            ("name".to_owned(), Value::from(name)),
+            ("kind".to_owned(), Value::from(kind)),
+            ("seconds".to_owned(), number(seconds)?),
+        ]))),
+        _ => Err(format!("`{text}` is not of the form name:kind:seconds, for example interactive:ttft:0.5")),
+    }
+}
+
+/// The known name most like `name`, if one is alike at all.
+#[must_use]
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(&name.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .filter(|(likeness, _)| *likeness > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,100 @@
+//! One line of the request log. Its keys are a contract.
+
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+
+use serde::{Serialize, Serializer};
+
+use crate::{request::record::RequestRecord, time::KernelTime};
+
+/// A finished request. Times are nanoseconds of `CLOCK_MONOTONIC`; `null` is unknown, or not reached.
+#[derive(Serialize)]
+pub(super) struct Line<'a> {
+    t_arrive_ns: Option<u64>,
+    t_read_ns: Option<u64>,
+    t_ready_ns: Option<u64>,
+    t_header_ns: Option<u64>,
+    t_first_ns: Option<u64>,
+    t_first_content_ns: Option<u64>,
+    t_last_ns: Option<u64>,
+    t_end_ns: Option<u64>,
+    /// When the request arrived (else: was read, else ended), RFC 3339 in UTC.
+    wall_time: Option<String>,
+    client: Option<SocketAddr>,
+    server: Option<SocketAddr>,
+    pid: u32,
+    comm: &'a str,
+    workload: &'a str,
+    operation: &'static str,
+    request_model: Option<&'a str>,
+    response_model: Option<&'a str>,
+    stream: Option<bool>,
+    outcome: &'static str,
+    incomplete_reason: Option<&'static str>,
+    status: Option<u16>,
+    token_events: Option<u64>,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    cached_input_tokens: Option<u64>,
+    reasoning_output_tokens: Option<u64>,
+    #[serde(serialize_with = "texts")]
+    finish_reasons: &'a [Arc<str>],
+    request_bytes: u64,
+    response_bytes: u64,
+    write_blocked_ns: u64,
+    unsent_stamps: u64,
+    request_id: Option<&'a str>,
+    trace_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chunk_times_ns: Option<Vec<u64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chunk_unsent: Option<&'a [u32]>,
+}
+
+fn texts<S: Serializer>(texts: &&[Arc<str>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(texts.iter().map(|text| &**text))
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn of(record: &'a RequestRecord, chunks: bool, clock: &dyn Fn(KernelTime) -> SystemTime) -> Self {
+        let line = &record.timeline;
+        let nanoseconds = |time: Option<KernelTime>| time.map(KernelTime::as_nanos);
+        let wall = |time| humantime::format_rfc3339_micros(clock(time)).to_string();
+        Self {
+            t_arrive_ns: nanoseconds(line.arrive),
+            t_read_ns: nanoseconds(line.read),
+            t_ready_ns: nanoseconds(line.ready),
+            t_header_ns: nanoseconds(line.header),
+            t_first_ns: nanoseconds(line.first),
+            t_first_content_ns: nanoseconds(line.first_content),
+            t_last_ns: nanoseconds(line.last),
+            t_end_ns: nanoseconds(line.end),
+            wall_time: line.start().or(line.end).map(wall),
+            client: record.connection.client,
+            server: record.connection.server,
+            pid: record.connection.pid,
+            comm: &record.connection.comm,
+            workload: &record.connection.workload,
+            operation: record.operation.as_str(),
+            request_model: record.request_model.as_deref(),
+            response_model: record.response_model.as_deref(),
+            stream: record.stream,
+            outcome: record.outcome.as_str(),
+            incomplete_reason: record.incomplete.map(|reason| reason.as_str()),
+            status: record.status,
+            token_events: record.token_events,
+            input_tokens: record.usage.input,
+            output_tokens: record.usage.output,
+            cached_input_tokens: record.usage.cached_input,
+            reasoning_output_tokens: record.usage.reasoning_output,
+            finish_reasons: &record.finish_reasons,
+            request_bytes: record.request_bytes,
+            response_bytes: record.response_bytes,
+            write_blocked_ns: u64::try_from(record.write_blocked.as_nanos()).unwrap_or(u64::MAX),
+            unsent_stamps: record.unsent_stamps,
+            request_id: record.request_id.as_deref(),
+            trace_id: record.trace_id.as_deref(),
+            chunk_times_ns: chunks.then(|| record.chunk_times.iter().map(|time| time.as_nanos()).collect()),
+            chunk_unsent: chunks.then_some(&record.chunk_unsent),
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! What the observer tells about itself.
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use prometheus::proto::MetricFamily;
+
+use super::{
+    families::{Family, own as family},
+    registry::{Store, counter_value, family_of, sample},
+    value::{Counter, Gauge},
+};
+use crate::{
+    event::{Direction, OpaqueReason},
+    request::record::IncompleteReason,
+};
+
+/// A name that is known when this is built, or made at run time.
+pub type Name = Cow<'static, str>;
+
+/// The kernel side at one moment, read when somebody scrapes. What is absent has no sample.
+#[derive(Clone, Debug, Default)]
+pub struct KernelStats {
+    /// Events since start, by source.
+    pub events: Vec<(Name, u64)>,
+    /// Lost events since start, by source and reason.
+    pub lost: Vec<(Name, Name, u64)>,
+    /// Kernel maps.
+    pub maps: Vec<MapStats>,
+    /// Probes.
+    pub probes: Vec<ProbeStats>,
+    /// Fill of the ring, 0 to 1.
+    pub ring_used_ratio: Option<f64>,
+    /// Whether t0 is the arrival in the kernel, rather than the first read.
+    pub arrival_time_available: Option<bool>,
+}
+
+/// A kernel map.
+#[derive(Clone, Debug, Default)]
+pub struct MapStats {
+    /// Its name.
+    pub name: Name,
+    /// Entries now.
+    pub entries: Option<u64>,
+    /// Most entries.
+    pub capacity: Option<u64>,
+    /// Entries refused since start.
+    pub insert_failures: Option<u64>,
+}
+
+/// A probe.
+#[derive(Clone, Debug, Default)]
+pub struct ProbeStats {
+    /// Its name.
+    pub name: Name,
+    /// What it is attached by, or should be.
+    pub mechanism: Name,
+    /// Whether it is attached.
+    pub attached: bool,
+    /// Runs, where BPF statistics are on.
+    pub runs: Option<u64>,
+    /// Time in those runs.
+    pub run_time: Option<Duration>,
+}
+
+/// Requests in flight on one port of a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InFlight {
+    /// As in the metrics' label.
+    pub workload: Arc<str>,
+    /// As in the metrics' label: the port, or `unix`.
+    pub server_port: String,
+    /// Requests whose first byte arrived and that have not ended; 0 while connections are idle.
+    pub requests: u64,
+}
+
+/// Counters and gauges that the pipeline feeds. All are there from the start: nothing lost is a fact, too.
+pub struct Own {
+    incomplete: [Arc<Counter>; IncompleteReason::ALL.len()],
+    opaque: [Arc<Counter>; OpaqueReason::ALL.len()],
+    stream_gap: [Arc<Counter>; 2],
+    uncaptured: [Arc<Counter>; 2],
+    unparsed: [Arc<Counter>; 2],
+    /// Requests that were under way when their connection became known.
+    pub joined_mid_request: Arc<Counter>,
+    /// HTTP requests that are not for a language model.
+    pub other_requests: Arc<Counter>,
+    /// Measured writes whose bytes had not left when the time was taken; fed by finished requests.
+    pub unsent_at_stamp: Arc<Counter>,
+    /// Requests missing from the request log because its queue was full.
+    pub request_log_queue_full: Arc<Counter>,
+    /// Requests missing from the request log because writing failed.
+    pub request_log_write_error: Arc<Counter>,
+    /// Connections known now.
+    pub connections: Gauge,
+}
+
+const DIRECTIONS: [&str; 2] = ["receive", "send"];
+
+impl Own {
+    pub(super) fn new(store: &Store) -> Self {
+        let directions = |family: &'static Family| DIRECTIONS.map(|direction| store.counter(family, &[direction]));
+        Self {
+            incomplete: IncompleteReason::ALL.map(|reason| store.counter(&family::INCOMPLETE, &[reason.as_str()])),
+            opaque: OpaqueReason::ALL.map(|reason| store.counter(&family::OPAQUE, &[reason.as_str()])),
+            stream_gap: directions(&family::STREAM_GAP),
+            uncaptured: directions(&family::UNCAPTURED),
+            unparsed: directions(&family::UNPARSED),
+            joined_mid_request: store.counter(&family::JOINED_MID_REQUEST, &[]),
+            other_requests: store.counter(&family::OTHER_REQUESTS, &[]),
+            unsent_at_stamp: store.counter(&family::UNSENT, &[]),
+            request_log_queue_full: store.counter(&family::REQUEST_LOG_DROPPED, &["queue_full"]),
+            request_log_write_error: store.counter(&family::REQUEST_LOG_DROPPED, &["write_error"]),
+            connections: Gauge::default(),
+        }
+    }
+
+    /// Incomplete requests; fed by finished requests.
+    #[must_use]
+    pub fn incomplete(&self, reason: IncompleteReason) -> &Counter {
+        &self.incomplete[reason as usize]
+    }
+
+    /// Opaque connections.
+    #[must_use]
+    pub fn opaque(&self, reason: OpaqueReason) -> &Counter {
+        &self.opaque[reason as usize]
+    }
+
+    /// Bytes that no event accounted for.
+    #[must_use]
+    pub fn stream_gap_bytes(&self, direction: Direction) -> &Counter {
+        &self.stream_gap[direction as usize]
+    }
+
+    /// Bytes whose content was not captured.
+    #[must_use]
+    pub fn uncaptured_bytes(&self, direction: Direction) -> &Counter {
+        &self.uncaptured[direction as usize]
+    }
+
+    /// Bytes that could not be understood.
+    #[must_use]
+    pub fn unparsed_bytes(&self, direction: Direction) -> &Counter {
+        &self.unparsed[direction as usize]
+    }
+}
+
+/// What this process costs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessStats {
+    /// User and system time.
+    pub cpu: Duration,
+    /// Resident memory in bytes.
+    pub resident_bytes: u64,
+}
+
+impl ProcessStats {
+    /// Of this process, from `/proc/self/stat`; `None` if that cannot be read.
+    #[must_use]
+    pub fn read() -> Option<Self> {
+        let stat = procfs::process::Process::myself().ok()?.stat().ok()?;
+        let milliseconds = (stat.utime + stat.stime) * 1000 / procfs::ticks_per_second();
+        Some(Self { cpu: Duration::from_millis(milliseconds), resident_bytes: stat.rss * procfs::page_size() })
+    }
+}
+
+/// Families that are computed when somebody asks.
+pub(super) fn collect(own: &Own, kernel: Option<&KernelStats>, last_scrape: Option<Duration>) -> Vec<MetricFamily> {
+    let mut families = Families(Vec::new());
+    families.add(&family::BUILD, &[env!("CARGO_PKG_VERSION")], 1.0);
+    families.add(&family::CONNECTIONS, &[], number(own.connections.get()));
+    if let Some(process) = ProcessStats::read() {
+        families.add(&family::CPU, &[], process.cpu.as_secs_f64());
+        families.add(&family::MEMORY, &[], number(process.resident_bytes));
+    }
+    if let Some(time) = last_scrape {
+        families.add(&family::SCRAPE, &[], time.as_secs_f64());
+    }
+    let Some(kernel) = kernel else { return families.0 };
+    for (source, count) in &kernel.events {
+        families.add(&family::EVENTS, &[source], number(*count));
+    }
+    for (source, reason, count) in &kernel.lost {
+        families.add(&family::EVENTS_LOST, &[source, reason], number(*count));
+    }
+    for map in &kernel.maps {
+        for (family, value) in [
+            (&family::MAP_ENTRIES, map.entries),
+            (&family::MAP_CAPACITY, map.capacity),
+            (&family::MAP_INSERT_FAILURES, map.insert_failures),
+        ] {
+            if let Some(value) = value {
+                families.add(family, &[&map.name], number(value));
+            }
+        }
+    }
+    for probe in &kernel.probes {
+        families.add(&family::PROBE_ATTACHED, &[&probe.name, &probe.mechanism], flag(probe.attached));
+        if let Some(runs) = probe.runs {
+            families.add(&family::PROBE_RUNS, &[&probe.name], number(runs));
+        }
+        if let Some(time) = probe.run_time {
+            families.add(&family::PROBE_RUN_TIME, &[&probe.name], time.as_secs_f64());
+        }
+    }
+    if let Some(ratio) = kernel.ring_used_ratio {
+        families.add(&family::RING_USED, &[], ratio);
+    }
+    if let Some(available) = kernel.arrival_time_available {
+        families.add(&family::ARRIVAL_TIME, &[], flag(available));
+    }
+    families.0
+}
+
+fn number(value: u64) -> f64 {
+    // Not a family in nanoseconds: the plain conversion.
+    counter_value(&family::CONNECTIONS, value)
+}
+
+fn flag(value: bool) -> f64 {
+    if value { 1.0 } else { 0.0 }
+}
+
+struct Families(Vec<MetricFamily>);
+
+impl Families {
+    fn add(&mut self, family: &Family, labels: &[&str], value: f64) {
+        let metric = sample(family, labels, value);
+        match self.0.iter_mut().find(|known| known.name() == family.name) {
+            Some(known) => known.mut_metric().push(metric),
+            None => self.0.push(family_of(family, vec![metric])),
+        }
+    }
+}
