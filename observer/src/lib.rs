@@ -19,9 +19,9 @@
 pub mod cli;
 pub mod config;
 pub mod connection;
-pub mod doctor;
 #[cfg(test)]
 mod docs;
+pub mod doctor;
 pub mod event;
 pub mod export;
 pub mod kernel;

@@ -77,7 +77,7 @@ pub fn examine() -> Capabilities {
 }
 
 fn try_probes() -> Result<Vec<ProbeReport>, KernelError> {
-    let mut kernel = Kernel::load(Options { ring_bytes: 1 << 16, log: false })?;
+    let mut kernel = Kernel::load(Options { ring_bytes: 1 << 16, wakeup_ratio: 0.5, log: false })?;
     // A list of ports in force, of a port that nobody serves: no connection is ours.
     kernel.set_scope(&Scope { ports: vec![1], ..Scope::default() })?;
     kernel.attach_probes()?;

@@ -101,6 +101,8 @@ pub enum KernelError {
 pub struct Options {
     /// Size of the ring in bytes: a power of two, at least a page.
     pub ring_bytes: u32,
+    /// Fill of the ring, from 0 to 1, above which an event wakes user space at once.
+    pub wakeup_ratio: f64,
     /// Send the kernel side's rare diagnostics to the log.
     pub log: bool,
 }
@@ -393,12 +395,19 @@ fn load_error(error: &EbpfError) -> KernelError {
     }
 }
 
+/// The fill mark in bytes. Below the ring's size, or it would never be passed.
+fn wakeup_bytes(options: Options) -> u32 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the ring's size")]
+    let bytes = (f64::from(options.ring_bytes) * options.wakeup_ratio.clamp(0.0, 1.0)) as u32;
+    bytes.min(options.ring_bytes.saturating_sub(options.ring_bytes / 8))
+}
+
 /// Offsets of this kernel, and the load's options.
 fn constants(options: Options) -> Result<KernelConfig, KernelError> {
     let btf = Btf::from_kernel()?;
     Ok(KernelConfig {
         own_tgid: std::process::id(),
-        wakeup_bytes: options.ring_bytes / 4,
+        wakeup_bytes: wakeup_bytes(options),
         sock_family: btf.offset("sock", "__sk_common.skc_family")?,
         sock_local_port: btf.offset("sock", "__sk_common.skc_num")?,
         sock_remote_port: btf.offset("sock", "__sk_common.skc_dport")?,

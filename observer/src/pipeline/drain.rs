@@ -1,0 +1,259 @@
+//! The one thread that drains the ring and runs everything up to a finished request. No locks on its path.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use super::{names::ProcessNames, ports::Ports};
+use crate::{
+    event::{Direction, OpaqueReason},
+    export::jsonl::RequestLog,
+    kernel::{Ring, clock},
+    metrics::{InFlight, Metrics, RequestRecorder},
+    request::{
+        record::{ConnectionInfo, RequestRecord},
+        tracker::{Sink, Tracker},
+    },
+    time::KernelTime,
+};
+
+/// Records handled before anything else gets a turn.
+const BATCH: usize = 16_384;
+/// Longest pause between two looks at an idle ring. Event times are the kernel's, and a filling ring wakes us.
+const IDLE_PAUSE: Duration = Duration::from_millis(50);
+/// How long the request log may take to write what is queued at the end.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// How long a question to this thread may take.
+const ANSWER_WITHIN: Duration = Duration::from_millis(250);
+
+type Answer = mpsc::SyncSender<Vec<InFlight>>;
+
+/// What others may see of the thread while it works.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    stop: AtomicBool,
+    /// When the thread last came by, kernel clock.
+    heartbeat: AtomicU64,
+    malformed: AtomicU64,
+    /// Most bytes found in the ring by one drain, since it was last asked for.
+    backlog: AtomicU64,
+}
+
+/// The thread, from outside.
+#[derive(Debug)]
+pub(super) struct Drain {
+    shared: Arc<Shared>,
+    wake: Arc<OwnedFd>,
+    questions: Mutex<mpsc::Sender<Answer>>,
+    thread: Mutex<Option<thread::JoinHandle<io::Result<()>>>>,
+}
+
+/// What the thread works with.
+pub(super) struct Parts {
+    /// Where events come from.
+    pub(super) ring: Ring,
+    /// Events to requests.
+    pub(super) tracker: Tracker,
+    /// Families.
+    pub(super) metrics: Arc<Metrics>,
+    /// One line per request, if wanted.
+    pub(super) request_log: Option<RequestLog>,
+    /// Shortest pause between two drains.
+    pub(super) pause: Duration,
+    /// Told of ports to leave alone.
+    pub(super) ignore_port: Box<dyn Fn(u16) + Send>,
+}
+
+impl Drain {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// If it, or what it waits with, cannot be made.
+    pub(super) fn start(parts: Parts) -> io::Result<Self> {
+        // SAFETY: no pointers.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: just made, and ours alone.
+        let wake = Arc::new(unsafe { OwnedFd::from_raw_fd(fd) });
+        let shared = Arc::new(Shared::default());
+        shared.heartbeat.store(clock::now().as_nanos(), Ordering::Relaxed);
+        let (questions, receiver) = mpsc::channel();
+        let thread = thread::Builder::new().name("observer-drain".to_owned()).spawn({
+            let (shared, wake) = (shared.clone(), wake.clone());
+            move || run(parts, &shared, &wake, &receiver)
+        })?;
+        Ok(Self { shared, wake, questions: Mutex::new(questions), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Requests in flight, from the live table; `None`: the thread is too busy to say.
+    #[must_use]
+    pub(super) fn in_flight(&self) -> Option<Vec<InFlight>> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner).send(sender).ok()?;
+        self.wake();
+        receiver.recv_timeout(ANSWER_WITHIN).ok()
+    }
+
+    /// Time since the thread last came by.
+    #[must_use]
+    pub(super) fn silence(&self) -> Duration {
+        clock::now().saturating_since(KernelTime::from_nanos(self.shared.heartbeat.load(Ordering::Relaxed)))
+    }
+
+    /// Whether the thread is over, although nobody stopped it.
+    #[must_use]
+    pub(super) fn has_ended(&self) -> bool {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        thread.as_ref().is_none_or(thread::JoinHandle::is_finished)
+    }
+
+    /// Records that could not be decoded.
+    #[must_use]
+    pub(super) fn malformed(&self) -> u64 {
+        self.shared.malformed.load(Ordering::Relaxed)
+    }
+
+    /// Most bytes that one drain found in the ring since the last call.
+    #[must_use]
+    pub(super) fn take_backlog(&self) -> u64 {
+        self.shared.backlog.swap(0, Ordering::Relaxed)
+    }
+
+    /// Drains what is left and ends the thread. Call it after the probes were detached.
+    ///
+    /// # Errors
+    /// What ended the thread before, if something did.
+    pub(super) fn stop(&self) -> io::Result<()> {
+        self.shared.stop.store(true, Ordering::Release);
+        self.wake();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        thread.map_or(Ok(()), |thread| {
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("the drain thread panicked")))
+        })
+    }
+
+    fn wake(&self) {
+        let one = 1_u64.to_ne_bytes();
+        // SAFETY: eight bytes. A full counter already wakes.
+        let _written = unsafe { libc::write(self.wake.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+}
+
+fn run(mut parts: Parts, shared: &Shared, wake: &OwnedFd, questions: &mpsc::Receiver<Answer>) -> io::Result<()> {
+    let waiter = parts.ring.waiter(wake.as_fd())?;
+    let mut names = ProcessNames::default();
+    let mut output = Output {
+        recorder: parts.metrics.recorder(),
+        metrics: parts.metrics.clone(),
+        request_log: parts.request_log.take(),
+        ports: Ports::default(),
+        now: clock::now(),
+    };
+    let mut pause = parts.pause;
+    loop {
+        // Read before the drain: whatever happened up to here is in the ring by now.
+        output.now = clock::now();
+        let stopping = shared.stop.load(Ordering::Acquire);
+        let drained = parts.ring.drain(BATCH, |event| parts.tracker.event(event, &mut names, &mut output));
+        parts.tracker.tick(output.now, &mut output);
+        shared.heartbeat.store(output.now.as_nanos(), Ordering::Relaxed);
+        output.metrics.own().connections.set(parts.tracker.connections() as u64);
+        shared.malformed.store(parts.ring.malformed(), Ordering::Relaxed);
+        shared.backlog.fetch_max(drained.bytes as u64, Ordering::Relaxed);
+        while let Ok(answer) = questions.try_recv() {
+            // Nobody may be waiting any more.
+            let _unheard = answer.try_send(in_flight(&parts.tracker));
+        }
+        let tracker = &parts.tracker;
+        let in_use =
+            |port: u16| tracker.in_flight().any(|(info, _)| info.server.is_some_and(|server| server.port() == port));
+        output.ports.take_busy(in_use).into_iter().for_each(&parts.ignore_port);
+        if drained.events == BATCH {
+            continue;
+        }
+        if stopping {
+            parts.tracker.finish(output.now, &mut output);
+            if let Some(log) = output.request_log.take()
+                && !log.close(CLOSE_WITHIN)
+            {
+                tracing::warn!("the request log could not be written out in time: its last lines are missing");
+            }
+            return Ok(());
+        }
+        pause = if drained.events > 0 { parts.pause } else { (pause * 2).min(IDLE_PAUSE.max(parts.pause)) };
+        waiter.wait(pause)?;
+        let mut counter = [0_u8; 8];
+        // SAFETY: eight bytes. Nothing to read is fine: time was up, or the ring called.
+        let _read = unsafe { libc::read(wake.as_raw_fd(), counter.as_mut_ptr().cast(), counter.len()) };
+    }
+}
+
+fn in_flight(tracker: &Tracker) -> Vec<InFlight> {
+    let mut sums: Vec<InFlight> = Vec::new();
+    for (info, count) in tracker.in_flight() {
+        let server_port = info.server_port();
+        match sums.iter_mut().find(|sum| sum.workload == info.workload && sum.server_port == server_port) {
+            Some(sum) => sum.requests += count,
+            None => sums.push(InFlight { workload: info.workload.clone(), server_port, requests: count }),
+        }
+    }
+    sums
+}
+
+/// Where finished requests and everything countable go.
+struct Output {
+    recorder: RequestRecorder,
+    metrics: Arc<Metrics>,
+    request_log: Option<RequestLog>,
+    ports: Ports,
+    now: KernelTime,
+}
+
+impl Sink for Output {
+    fn request(&mut self, record: RequestRecord) {
+        if let Some(server) = record.connection.server {
+            self.ports.llm(server.port());
+        }
+        self.recorder.record(&record);
+        if let Some(log) = &self.request_log {
+            log.write(record);
+        }
+    }
+
+    fn other_request(&mut self, connection: &ConnectionInfo) {
+        self.metrics.own().other_requests.add(1);
+        if let Some(server) = connection.server {
+            self.ports.other(server.port(), self.now);
+        }
+    }
+
+    fn opaque(&mut self, _connection: &ConnectionInfo, reason: OpaqueReason) {
+        self.metrics.own().opaque(reason).add(1);
+    }
+
+    fn joined_mid_request(&mut self, _connection: &ConnectionInfo) {
+        self.metrics.own().joined_mid_request.add(1);
+    }
+
+    fn gap(&mut self, direction: Direction, bytes: u64) {
+        self.metrics.own().stream_gap_bytes(direction).add(bytes);
+    }
+
+    fn uncaptured(&mut self, direction: Direction, bytes: u64) {
+        self.metrics.own().uncaptured_bytes(direction).add(bytes);
+    }
+
+    fn unparsed(&mut self, direction: Direction, bytes: u64) {
+        self.metrics.own().unparsed_bytes(direction).add(bytes);
+    }
+}

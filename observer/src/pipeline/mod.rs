@@ -1,0 +1,307 @@
+//! Composition root: threads, channels, reload, shutdown.
+//!
+//! One thread drains the ring and runs everything up to a finished request ([`drain`]); Tokio serves HTTP, signals and
+//! slow errands; one thread writes the request log.
+
+mod drain;
+mod names;
+mod ports;
+mod stats;
+
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+
+use self::drain::{Drain, Parts};
+use crate::{
+    config::{Config, ConfigError},
+    export::{
+        http::{self, HttpError, HttpState},
+        jsonl::{Reopen, RequestLog, RequestLogError},
+        sampler::Sampler,
+    },
+    kernel::{Kernel, KernelError, Options, clock},
+    metrics::{InFlight, KernelStats, Metrics},
+    request::tracker::{Tracker, TrackerConfig},
+};
+
+/// The drain thread is stuck if it did not come by for this long.
+const STUCK: Duration = Duration::from_secs(5);
+/// How long the last HTTP answers may take.
+const LAST_ANSWERS: Duration = Duration::from_millis(300);
+
+/// What `observer run` was told.
+pub struct RunOptions {
+    /// Settings in effect.
+    pub config: Config,
+    /// End after this time.
+    pub run_for: Option<Duration>,
+    /// Reads the settings again, for SIGHUP.
+    pub reload: Box<dyn Fn() -> Result<Config, ConfigError> + Send>,
+}
+
+/// Why observing did not begin, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The kernel side.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The HTTP server.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// The request log.
+    #[error(transparent)]
+    RequestLog(#[from] RequestLogError),
+    /// A thread, or what it waits with.
+    #[error("cannot {what}: {error}")]
+    Io {
+        /// What was attempted.
+        what: &'static str,
+        /// What came of it.
+        error: io::Error,
+    },
+}
+
+fn cannot(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
+    move |error| RunError::Io { what, error }
+}
+
+/// The kernel side, shared by scrapes, reload and shutdown, which takes it away.
+type SharedKernel = Arc<Mutex<Option<Kernel>>>;
+
+fn lock(kernel: &SharedKernel) -> MutexGuard<'_, Option<Kernel>> {
+    kernel.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Observes until a signal, or until time is up.
+///
+/// # Errors
+/// What keeps it from observing; nothing is left attached then.
+pub fn run(options: RunOptions) -> Result<(), RunError> {
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("observer-http")
+        .enable_all()
+        .build()
+        .map_err(cannot("start the HTTP threads"))?;
+    let result = runtime.block_on(observe(options));
+    runtime.shutdown_timeout(LAST_ANSWERS);
+    result
+}
+
+async fn observe(options: RunOptions) -> Result<(), RunError> {
+    let RunOptions { config, run_for, reload } = options;
+    // Before anything is attached: what fails early fails cheaply.
+    let listener = http::bind(config.listen).await?;
+    let address = listener.local_addr().unwrap_or(config.listen);
+    let metrics = Metrics::new(&config.metrics, &config.slo.objectives);
+    let own = metrics.own();
+    let request_log = RequestLog::open(
+        &config.request_log,
+        Box::new(clock::wall_time),
+        own.request_log_queue_full.clone(),
+        own.request_log_write_error.clone(),
+    )?;
+    let reopen = request_log.as_ref().map(RequestLog::reopener);
+
+    let kernel_options = Options {
+        ring_bytes: config.kernel.ring_bytes,
+        wakeup_ratio: config.kernel.wakeup_ratio,
+        log: config.log.kernel,
+    };
+    let mut kernel = Kernel::attach(kernel_options, &config.scope)?;
+    for report in kernel.reports().iter().filter(|report| !report.is_attached()) {
+        tracing::warn!(
+            "probe {} is missing, so there is no {}: {:?}; `observer doctor` tells more",
+            report.name,
+            report.intent,
+            report.status
+        );
+    }
+    let ring = kernel.take_ring()?.ok_or(KernelError::Map { map: "EVENTS", reason: "it was taken before".into() })?;
+    let kernel_log = kernel.take_log();
+    let kernel: SharedKernel = Arc::new(Mutex::new(Some(kernel)));
+
+    let (busy_ports, mut ports_to_ignore) = mpsc::unbounded_channel();
+    let drain = Arc::new(
+        Drain::start(Parts {
+            ring,
+            tracker: Tracker::new(TrackerConfig {
+                gap_bounds: config.metrics.buckets.gap.as_slice().into(),
+                chunk_times: config.request_log.path.is_some() && config.request_log.chunks,
+                ..TrackerConfig::default()
+            }),
+            metrics: metrics.clone(),
+            request_log,
+            pause: Duration::from_millis(config.kernel.drain_interval_ms),
+            ignore_port: Box::new(move |port| {
+                // Without a receiver the end has come.
+                let _ended = busy_ports.send(port);
+            }),
+        })
+        .map_err(cannot("start the drain thread"))?,
+    );
+    connect_metrics(&metrics, &kernel, &drain, config.kernel.ring_bytes);
+
+    let (end, ended) = watch::channel(false);
+    let state = Arc::new(HttpState {
+        sampler: Arc::new(Sampler::new(metrics.clone(), &config.metrics, config.scope.describe())),
+        metrics,
+        ready: ready(&kernel, &drain),
+        scope: config.scope.describe(),
+    });
+    let server = tokio::spawn(http::serve(listener, state, {
+        let mut ended = ended.clone();
+        async move {
+            // An error means that the sender is gone: the end as well.
+            drop(ended.wait_for(|ended| *ended).await);
+        }
+    }));
+    tokio::spawn({
+        let kernel = kernel.clone();
+        async move {
+            while let Some(port) = ports_to_ignore.recv().await {
+                tokio::spawn(leave_alone(kernel.clone(), port));
+            }
+        }
+    });
+    if let Some(mut log) = kernel_log {
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(Duration::from_millis(200));
+            loop {
+                ticks.tick().await;
+                log.flush();
+            }
+        });
+    }
+    tracing::info!("observing {}; metrics at http://{address}/metrics", config.scope.describe());
+
+    let result = until_end(run_for, &drain, server, || apply(&reload, &config, &kernel, reopen.as_ref())).await;
+
+    // Detached first: from here on no call on this host is any slower.
+    drop(lock(&kernel).take());
+    end.send_replace(true);
+    let drained = drain.stop().map_err(cannot("drain the ring"));
+    tracing::info!("stopped: every probe is detached");
+    result.and(drained)
+}
+
+/// Waits for a signal, the end of the time, or a failure.
+async fn until_end(
+    run_for: Option<Duration>,
+    drain: &Drain,
+    mut server: tokio::task::JoinHandle<Result<(), HttpError>>,
+    mut reload: impl FnMut(),
+) -> Result<(), RunError> {
+    let handler = |kind| signal(kind).map_err(cannot("handle signals"));
+    let mut interrupt = handler(SignalKind::interrupt())?;
+    let mut terminate = handler(SignalKind::terminate())?;
+    let mut hangup = handler(SignalKind::hangup())?;
+    let time_is_up = async {
+        match run_for {
+            Some(time) => tokio::time::sleep(time).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(time_is_up);
+    let mut look = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            () = &mut time_is_up => return Ok(()),
+            _ = hangup.recv() => reload(),
+            served = &mut server => {
+                return served.unwrap_or_else(|error| Err(HttpError::Serve(io::Error::other(error)))).map_err(Into::into);
+            }
+            _ = look.tick() => {
+                if drain.has_ended() {
+                    return drain.stop().map_err(cannot("drain the ring"));
+                }
+            }
+        }
+    }
+}
+
+fn connect_metrics(metrics: &Arc<Metrics>, kernel: &SharedKernel, drain: &Arc<Drain>, ring_bytes: u32) {
+    metrics.set_live_view({
+        let drain = drain.clone();
+        // Too busy to answer: what was last known is not known now, so it is absent.
+        move || -> Vec<InFlight> { drain.in_flight().unwrap_or_default() }
+    });
+    metrics.set_kernel_stats({
+        let (kernel, drain) = (kernel.clone(), drain.clone());
+        move || -> KernelStats {
+            lock(&kernel)
+                .as_ref()
+                .map_or_else(KernelStats::default, |kernel| stats::collect(kernel, &drain, ring_bytes))
+        }
+    });
+}
+
+fn ready(kernel: &SharedKernel, drain: &Arc<Drain>) -> Box<dyn Fn() -> Result<(), String> + Send + Sync> {
+    let (kernel, drain) = (kernel.clone(), drain.clone());
+    Box::new(move || {
+        if lock(&kernel).is_none() {
+            return Err("shutting down".to_owned());
+        }
+        let silence = drain.silence();
+        if silence > STUCK { Err(format!("the drain thread is stuck for {} s", silence.as_secs())) } else { Ok(()) }
+    })
+}
+
+/// Leaves a busy port that serves something else alone for a while.
+async fn leave_alone(kernel: SharedKernel, port: u16) {
+    let set = |ignore| {
+        let mut kernel = lock(&kernel);
+        match kernel.as_mut().map(|kernel| (kernel.has_explicit_ports(), kernel.ignore_port(port, ignore))) {
+            Some((explicit, Ok(()))) => !explicit,
+            Some((_, Err(error))) => {
+                tracing::warn!("{error}");
+                false
+            }
+            None => false,
+        }
+    };
+    if set(true) {
+        tracing::info!("port {port} serves much and no LLM requests: left alone for {:?}", ports::IGNORE_FOR);
+        tokio::time::sleep(ports::IGNORE_FOR).await;
+        set(false);
+    }
+}
+
+/// SIGHUP: the scope is put in force, the request log opened anew; the rest needs a restart.
+fn apply(
+    reload: &(dyn Fn() -> Result<Config, ConfigError> + Send),
+    running: &Config,
+    kernel: &SharedKernel,
+    reopen: Option<&Reopen>,
+) {
+    if let Some(reopen) = reopen {
+        reopen.reopen();
+    }
+    let config = match reload() {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::error!("cannot reload the configuration, the running one stays: {error}");
+            return;
+        }
+    };
+    let result = lock(kernel).as_mut().map(|kernel| kernel.set_scope(&config.scope));
+    match result {
+        Some(Err(error)) => tracing::error!("cannot change the scope: {error}"),
+        _ => tracing::info!("reloaded: observing {}", config.scope.describe()),
+    }
+    let comparable = Config { scope: running.scope.clone(), ..config };
+    if comparable != *running {
+        tracing::warn!("settings outside [scope] changed: restart to put them in force");
+    }
+}

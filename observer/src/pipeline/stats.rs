@@ -1,0 +1,71 @@
+//! What the kernel side tells of itself, in the terms of the metrics.
+
+use observer_common::loss::Counter;
+
+use super::drain::Drain;
+use crate::{
+    kernel::Kernel,
+    metrics::{KernelStats, MapStats, ProbeStats},
+};
+
+/// Where a counter of the kernel side goes: `source`, and `reason` if it counts losses.
+fn place(counter: Counter) -> Option<(&'static str, Option<&'static str>)> {
+    Some(match counter {
+        Counter::Data => ("data", None),
+        Counter::Open => ("open", None),
+        Counter::State => ("state", None),
+        Counter::Arrivals => ("arrivals", None),
+        Counter::Listen => ("listen", None),
+        Counter::DataRingFull => ("data", Some("ring_full")),
+        Counter::OtherRingFull => ("other", Some("ring_full")),
+        Counter::PayloadFault => ("data", Some("payload_fault")),
+        Counter::StateStorage => ("open", Some("out_of_memory")),
+        Counter::ArrivalOverflow => ("arrivals", Some("socket_ring_full")),
+        Counter::ScopePidInsert | Counter::Wakeup | Counter::NoPayload | Counter::NotHttp => return None,
+    })
+}
+
+/// Everything that one scrape shows of the kernel side.
+pub(super) fn collect(kernel: &Kernel, drain: &Drain, ring_bytes: u32) -> KernelStats {
+    let mut stats = KernelStats::default();
+    let counters = kernel.counters().unwrap_or_else(|error| {
+        tracing::warn!("{error}");
+        Vec::new()
+    });
+    let mut pid_failures = 0;
+    for (counter, value) in counters {
+        match place(counter) {
+            Some((source, None)) => stats.events.push((source.into(), value)),
+            Some((source, Some(reason))) => stats.lost.push((source.into(), reason.into(), value)),
+            None if counter == Counter::ScopePidInsert => pid_failures = value,
+            None => {}
+        }
+    }
+    stats.lost.push(("ring".into(), "malformed".into(), drain.malformed()));
+    let costs = kernel.costs();
+    for report in kernel.reports() {
+        let cost = costs.iter().find(|(name, _)| *name == report.name).map(|(_, cost)| *cost).unwrap_or_default();
+        // Without `kernel.bpf_stats_enabled` the kernel counts nothing: then there is nothing to tell.
+        let counted = cost.runs > 0;
+        stats.probes.push(ProbeStats {
+            name: report.name.into(),
+            mechanism: report.mechanism.as_str().into(),
+            attached: report.is_attached(),
+            runs: counted.then_some(cost.runs),
+            run_time: counted.then(|| std::time::Duration::from_nanos(cost.nanoseconds)),
+        });
+        stats.lost.push((report.name.into(), "recursion".into(), cost.recursion_misses));
+    }
+    for (name, entries, capacity) in kernel.map_usage() {
+        stats.maps.push(MapStats {
+            name: name.into(),
+            entries: Some(entries),
+            capacity: Some(capacity),
+            insert_failures: (name == "pids").then_some(pid_failures),
+        });
+    }
+    stats.ring_used_ratio = Some((drain.take_backlog() as f64 / f64::from(ring_bytes)).min(1.0));
+    let attached = |name| kernel.reports().iter().any(|report| report.name == name && report.is_attached());
+    stats.arrival_time_available = Some(attached("data_ready") && attached("socket_state"));
+    stats
+}
