@@ -106,7 +106,7 @@ where
     let server = axum::serve(listener, router(state)).with_graceful_shutdown(graceful);
     let deadline = async move {
         // An error means that the server is gone, and its answer is there to be taken.
-        drop(ending.wait_for(|ending| *ending).await);
+        let _ended = ending.wait_for(|ending| *ending).await.is_ok();
         tokio::time::sleep(GRACE).await;
     };
     let served = tokio::select! {

@@ -50,7 +50,7 @@ pub(crate) fn request() -> RequestRecord {
         },
         token_events: Some(11),
         coalesced: 1,
-        gaps: gaps(&[(15, 9)], Duration::from_secs(1)),
+        gaps: gaps(&[(14, 9)], Duration::from_secs(1)),
         chunk_times: Vec::new(),
         chunk_unsent: Vec::new(),
         unsent_stamps: 0,

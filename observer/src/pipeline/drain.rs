@@ -172,7 +172,7 @@ fn run(mut parts: Parts, shared: &Shared, wake: &OwnedFd, questions: &mpsc::Rece
         shared.backlog.fetch_max(drained.bytes as u64, Ordering::Relaxed);
         while let Ok(answer) = questions.try_recv() {
             // Nobody may be waiting any more.
-            let _unheard = answer.try_send(in_flight(&parts.tracker));
+            let _unheard = answer.try_send(in_flight(&parts.tracker, &output.ports));
         }
         let tracker = &parts.tracker;
         let in_use =
@@ -198,9 +198,13 @@ fn run(mut parts: Parts, shared: &Shared, wake: &OwnedFd, questions: &mpsc::Rece
     }
 }
 
-fn in_flight(tracker: &Tracker) -> Vec<InFlight> {
+/// Idle connections to LLM servers count with 0: while they live, so do their workload's series.
+fn in_flight(tracker: &Tracker, ports: &Ports) -> Vec<InFlight> {
     let mut sums: Vec<InFlight> = Vec::new();
-    for (info, count) in tracker.in_flight() {
+    for (info, count) in tracker.connections_in_use() {
+        if count == 0 && !info.server.is_some_and(|server| ports.serves_llm(server.port())) {
+            continue;
+        }
         let server_port = info.server_port();
         match sums.iter_mut().find(|sum| sum.workload == info.workload && sum.server_port == server_port) {
             Some(sum) => sum.requests += count,

@@ -30,6 +30,11 @@ impl Ports {
         }
     }
 
+    /// Whether a port served an LLM request.
+    pub(super) fn serves_llm(&self, port: u16) -> bool {
+        self.serving.contains(&port)
+    }
+
     /// A port served another request.
     pub(super) fn other(&mut self, port: u16, now: KernelTime) {
         if self.serving.contains(&port) {

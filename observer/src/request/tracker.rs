@@ -207,9 +207,14 @@ impl Tracker {
         self.table.len()
     }
 
+    /// Every connection, with the number of its requests as in [`Self::in_flight`].
+    pub fn connections_in_use(&self) -> impl Iterator<Item = (&ConnectionInfo, u64)> {
+        self.table.values().map(|session| (&*session.info, session.in_flight()))
+    }
+
     /// Connections with requests to a language model that have begun and not ended, and how many. A request counts
     /// once its head shows what it asks for.
     pub fn in_flight(&self) -> impl Iterator<Item = (&ConnectionInfo, u64)> {
-        self.table.values().map(|session| (&*session.info, session.in_flight())).filter(|(_, count)| *count > 0)
+        self.connections_in_use().filter(|(_, count)| *count > 0)
     }
 }
