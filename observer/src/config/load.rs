@@ -167,6 +167,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let mut figment = Figment::from(Defaults(Serialized::defaults(Config::default())));
     if let Some(path) = &file {
         figment = figment.merge(read_file(path)?);
+        // A broken value is an error even where a variable or a flag hides it.
+        figment.extract::<Config>().map_err(|error| explain(&error))?;
     }
     for (setting, text) in variables {
         figment = figment.merge(layer(setting, text, format!("environment {}", setting.env))?);

@@ -186,7 +186,7 @@ pub const SETTINGS: &[Setting] = &[
 pub const CONFIG_VARIABLE: &str = "OBSERVER_CONFIG";
 
 /// Variables of tests and of the build, which are no settings.
-pub const IGNORED_VARIABLES: &[&str] = &["OBSERVER_REQUIRE", "OBSERVER_BPF_OBJECT"];
+pub const IGNORED_VARIABLES: &[&str] = &["OBSERVER_REQUIRE", "OBSERVER_BPF_OBJECT", "OBSERVER_VENV", "OBSERVER_BIN"];
 
 /// Whether a container platform sets this variable by itself: Kubernetes (and Docker links) put the addresses of
 /// every service into the environment, and a service named `observer` gives them our prefix.
