@@ -43,6 +43,8 @@ pub struct KernelConfig {
     pub tcp_copied_seq: u32,
     /// `struct tcp_sock`: `rcv_nxt`.
     pub tcp_rcv_nxt: u32,
+    /// `struct tcp_sock`: `tcp_clock_cache`; 0: this kernel has none.
+    pub tcp_clock: u32,
     /// `struct task_struct`: `tgid`.
     pub task_tgid: u32,
     /// `struct task_struct`: `pid`.
@@ -50,12 +52,12 @@ pub struct KernelConfig {
     /// 1: send rare diagnostics to the log (`--log-kernel`).
     pub log: u32,
 }
-const _: () = assert!(size_of::<KernelConfig>() == 84);
+const _: () = assert!(size_of::<KernelConfig>() == 88);
 
 impl KernelConfig {
     /// The same, as the words that lie in memory.
     #[must_use]
-    pub const fn words(&self) -> [u32; 21] {
+    pub const fn words(&self) -> [u32; 22] {
         [
             self.own_tgid,
             self.wakeup_bytes,
@@ -75,6 +77,7 @@ impl KernelConfig {
             self.tcp_snd_nxt,
             self.tcp_copied_seq,
             self.tcp_rcv_nxt,
+            self.tcp_clock,
             self.task_tgid,
             self.task_pid,
             self.log,

@@ -167,10 +167,14 @@ pub struct SocketOpen {
     pub established: u64,
     /// The cgroup (v2) id of the caller.
     pub cgroup: u64,
+    /// Position of the next byte that the server writes.
+    pub send_sequence: u32,
+    /// Position of the first byte of the first read that is reported.
+    pub receive_sequence: u32,
     /// Name of the calling thread.
     pub comm: [u8; COMM_LEN],
 }
-const _: () = assert!(size_of::<SocketOpen>() == 104 && offset_of!(SocketOpen, established) == 72);
+const _: () = assert!(size_of::<SocketOpen>() == 112 && offset_of!(SocketOpen, established) == 72);
 
 /// A tracked TCP connection changed its state.
 #[repr(C)]

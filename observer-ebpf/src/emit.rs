@@ -154,9 +154,13 @@ fn record<const N: usize>(call: &Call, buffers: Buffers) {
     submit(entry, Counter::Data);
 }
 
-/// A connection became known.
+/// A connection became known, by a read of `length` bytes or by something else (0).
 #[inline(always)]
-pub fn open(sock: Sock, socket: &Socket, time: u64, flags: u16) {
+pub fn open(sock: Sock, socket: &Socket, time: u64, length: u32, flags: u16) {
+    let (send_sequence, receive_sequence) = match sock.tcp() {
+        Some(tcp) => (tcp.write_seq(), tcp.copied_seq().wrapping_sub(length)),
+        None => (socket.sent, socket.received),
+    };
     let Some(mut entry) = EVENTS.reserve::<SocketOpen>(0) else {
         count(Counter::OtherRingFull);
         return;
@@ -177,6 +181,8 @@ pub fn open(sock: Sock, socket: &Socket, time: u64, flags: u16) {
         (&raw mut (*pointer).remote_address).cast::<[u32; 4]>().write_unaligned(remote);
         (*pointer).established = socket.established;
         (*pointer).cgroup = bpf_get_current_cgroup_id();
+        (*pointer).send_sequence = send_sequence;
+        (*pointer).receive_sequence = receive_sequence;
         (*pointer).comm = bpf_get_current_comm().unwrap_or([0; COMM_LEN]);
     }
     submit(entry, Counter::Open);

@@ -7,7 +7,7 @@ use observer_common::{
 };
 
 use crate::{
-    kernel::{Sock, Transport},
+    kernel::Transport,
     maps::{CGROUPS, PIDS, config, port_state},
 };
 
@@ -43,14 +43,14 @@ pub fn process_in_scope(scope: &Scope) -> bool {
     true
 }
 
-/// Whether a socket can be the server's end of a connection in scope, whoever uses it.
+/// Whether a socket with this local port can be the server's end of a connection in scope, whoever uses it.
 #[inline(always)]
-pub fn is_candidate(sock: Sock, transport: Transport, scope: &Scope) -> bool {
+pub fn is_candidate(transport: Transport, local_port: u32, scope: &Scope) -> bool {
     if transport == Transport::Unix {
-        // It has no port: only a list of processes can mean it where ports are listed.
+        // It has no port: where ports are listed, it is not meant.
         return scope.flags & SCOPE_PORTS == 0;
     }
-    port_state(sock.local_port()) == PORT_CANDIDATE
+    port_state(local_port) == PORT_CANDIDATE
 }
 
 /// What a connection's first bytes are.

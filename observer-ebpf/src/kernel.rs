@@ -161,6 +161,19 @@ impl Tcp {
         // SAFETY: see `field`.
         unsafe { field(self.0, config!(tcp_rcv_nxt)) }
     }
+
+    /// When TCP last sent or began to receive a packet of this connection: `tcp_clock_cache`, on the same clock as
+    /// `now`, which it is no later than. `now`, where this kernel has no such field.
+    #[inline(always)]
+    pub fn clock(self, now: u64) -> u64 {
+        let offset = config!(tcp_clock);
+        if offset == 0 {
+            return now;
+        }
+        // SAFETY: see `field`.
+        let time: u64 = unsafe { field(self.0, offset) };
+        if time == 0 || time > now { now } else { time }
+    }
 }
 
 /// Thread group id and thread id of a `struct task_struct` that the verifier trusts.

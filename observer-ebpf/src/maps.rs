@@ -62,6 +62,7 @@ pub static CONFIG: KernelConfig = KernelConfig {
     tcp_snd_nxt: 0,
     tcp_copied_seq: 0,
     tcp_rcv_nxt: 0,
+    tcp_clock: 0,
     task_tgid: 0,
     task_pid: 0,
     log: 0,
@@ -100,6 +101,6 @@ pub fn scope() -> Option<&'static Scope> {
 
 /// What user space or LISTEN said of a local port.
 #[inline(always)]
-pub fn port_state(port: u16) -> u32 {
-    PORTS.get(u32::from(port)).copied().unwrap_or(0)
+pub fn port_state(port: u32) -> u32 {
+    PORTS.get(port).copied().unwrap_or(0)
 }

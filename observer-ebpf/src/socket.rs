@@ -51,7 +51,8 @@ pub struct Socket {
     pub arrivals_head: u32,
     /// Next stamp to report. Only readers move it.
     pub arrivals_tail: u32,
-    pub padding: u32,
+    /// The server's port; the socket itself forgets it when it is reset. 0 for AF_UNIX.
+    pub local_port: u32,
     pub arrivals: [Arrival; ARRIVALS],
 }
 

@@ -82,6 +82,10 @@ pub struct Open {
     pub client: Option<SocketAddr>,
     /// The server's cgroup (v2) id.
     pub cgroup: u64,
+    /// Position of the next byte that the server writes, where known.
+    pub send_sequence: Option<u32>,
+    /// Position of the first byte of the first read that is reported, where known.
+    pub receive_sequence: Option<u32>,
     /// Name of the thread that made the first call.
     pub comm: String,
     /// Earlier bytes of it were not seen.

@@ -83,6 +83,8 @@ fn a_token_event_allocates_nothing() {
         server: Some(([127, 0, 0, 1], 80).into()),
         client: None,
         cgroup: 0,
+        send_sequence: None,
+        receive_sequence: None,
         comm: "x".to_owned(),
         late: false,
         mid_request: false,

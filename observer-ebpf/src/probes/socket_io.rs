@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use observer_common::{
-    config::{PORT_CANDIDATE, Scope},
+    config::Scope,
     event::{
         DATA_TCP, DIRECTION_RECEIVE, DIRECTION_SEND, OPEN_HTTP2, OPEN_LATE, OPEN_MID_REQUEST, OPEN_MPTCP, OPEN_TLS,
         OPEN_UNREADABLE, STATE_OUT_OF_SCOPE,
@@ -18,7 +18,7 @@ use crate::{
     emit::{self, Call},
     filter::{self, FirstBytes},
     kernel::{Sock, Transport},
-    maps::{count, port_state, scope},
+    maps::{count, scope},
     registers::{Buffers, buffers},
     socket::{self, ANNOUNCED, BLOCKED, LATE, LEFT_ALONE, MID_REQUEST, PROVISIONAL, Socket, TRACKED, UNDECIDED},
 };
@@ -31,6 +31,9 @@ const MSG_TRUNC: i32 = 0x20;
 /// Reads without a request line after which a connection that was joined late is left alone. A large body takes some
 /// tens of reads.
 const MISSES_MAX: u32 = 256;
+
+/// Most time from TCP's clock to the device, cold caches included, that a stamp allows for.
+const SENDING_MAX_NS: u64 = 20_000;
 
 /// `void sock_send_length(struct sock *sk, int ret, int flags)`, since 6.3.
 #[btf_tracepoint(function = "sock_send_length")]
@@ -86,11 +89,13 @@ fn find(sock: Sock, transport: Transport, scope: &Scope, result: i32) -> Option<
     if let Some(socket) = socket::get(sock) {
         return Some(socket);
     }
-    if result <= 0 || !filter::is_candidate(sock, transport, scope) || !sock.has_file() {
+    let local_port = if transport == Transport::Unix { 0 } else { u32::from(sock.local_port()) };
+    if result <= 0 || !filter::is_candidate(transport, local_port, scope) || !sock.has_file() {
         return None;
     }
     let socket = socket::get_or_create(sock)?;
     socket.flags = LATE;
+    socket.local_port = local_port;
     if let Some(tcp) = sock.tcp() {
         // What is queued by now has no stamp; what comes next will.
         socket.arrived = tcp.rcv_nxt();
@@ -101,12 +106,12 @@ fn find(sock: Sock, transport: Transport, scope: &Scope, result: i32) -> Option<
 /// Whether a socket is in scope, by the verdict kept with it where no list has changed since.
 #[inline(always)]
 fn in_scope(sock: Sock, socket: &mut Socket, transport: Transport, scope: &Scope, time: u64) -> bool {
-    let ignored = transport != Transport::Unix && port_state(sock.local_port()) != PORT_CANDIDATE;
+    let candidate = filter::is_candidate(transport, socket.local_port, scope);
     if socket.generation != scope.generation {
         socket.generation = scope.generation;
-        socket.in_scope = (filter::is_candidate(sock, transport, scope) && filter::process_in_scope(scope)) as u32;
+        socket.in_scope = filter::process_in_scope(scope) as u32;
     }
-    if socket.in_scope != 0 && !ignored {
+    if socket.in_scope != 0 && candidate {
         return true;
     }
     if socket.is_tracked() {
@@ -152,12 +157,12 @@ fn decide(
     let late = socket.has(LATE);
     match filter::first_bytes(prefix, prefix_length) {
         FirstBytes::Http1 => {
-            announce(sock, socket, time, 0);
+            announce(sock, socket, time, result as u32);
             socket.verdict = TRACKED;
             true
         }
         FirstBytes::Undecided if length > 0 => {
-            announce(sock, socket, time, 0);
+            announce(sock, socket, time, result as u32);
             socket.verdict = PROVISIONAL;
             socket.prefix = prefix;
             socket.prefix_length = prefix_length;
@@ -219,18 +224,18 @@ fn decide_by_write(
     }
     if !socket.has(MID_REQUEST) {
         socket.flags |= MID_REQUEST;
-        emit::open(sock, socket, time, OPEN_LATE | OPEN_MID_REQUEST);
+        emit::open(sock, socket, time, 0, OPEN_LATE | OPEN_MID_REQUEST);
     }
     false
 }
 
-/// Tells user space of a connection, once.
+/// Tells user space of a connection, once: before the first read that it hears of, which returned `length` bytes.
 #[inline(always)]
-fn announce(sock: Sock, socket: &mut Socket, time: u64, flags: u16) {
+fn announce(sock: Sock, socket: &mut Socket, time: u64, length: u32) {
     if !socket.has(ANNOUNCED) {
         socket.flags |= ANNOUNCED;
         let late = if socket.has(LATE) { OPEN_LATE } else { 0 };
-        emit::open(sock, socket, time, late | flags);
+        emit::open(sock, socket, time, length, late);
     }
 }
 
@@ -239,7 +244,7 @@ fn announce(sock: Sock, socket: &mut Socket, time: u64, flags: u16) {
 fn leave_alone(sock: Sock, socket: &mut Socket, time: u64, reason: u16) {
     socket.verdict = LEFT_ALONE;
     let late = if socket.has(LATE) { OPEN_LATE } else { 0 };
-    emit::open(sock, socket, time, late | reason);
+    emit::open(sock, socket, time, 0, late | reason);
 }
 
 /// Up to 8 first bytes of a call, little endian.
@@ -267,6 +272,14 @@ fn peek(call_buffers: Buffers, total: u32) -> (u64, u32) {
         return (0, 0);
     }
     (word, length as u32)
+}
+
+/// When bytes left that TCP began to send at `begun` and had sent by `now`: halfway, since the network device got them
+/// in between. A long way to `now` was spent on something else, such as waiting for the CPU.
+#[inline(always)]
+fn left_at(begun: u64, now: u64) -> u64 {
+    let half = (now - begun) / 2;
+    begun + if half < SENDING_MAX_NS { half } else { SENDING_MAX_NS }
 }
 
 /// Sends the events of one call on a tracked connection.
@@ -310,6 +323,9 @@ fn report(
             call.sequence = end.wrapping_sub(length);
             let unsent = end.wrapping_sub(tcp.snd_nxt());
             call.unsent = if (unsent as i32) < 0 { 0 } else { unsent };
+            if length > 0 && call.unsent == 0 {
+                call.time = left_at(tcp.clock(time), time);
+            }
         } else {
             let end = tcp.copied_seq();
             call.sequence = end.wrapping_sub(length);

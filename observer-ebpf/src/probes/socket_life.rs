@@ -63,7 +63,8 @@ fn listen(ctx: &BtfTracePointContext, sock: Sock) {
 /// Prepares a server's new connection before any byte of it arrives, so that its first request has its arrival too.
 #[inline(always)]
 fn established(ctx: &BtfTracePointContext, sock: Sock) {
-    if port_state(sock.local_port()) != PORT_CANDIDATE {
+    let local_port = u32::from(sock.local_port());
+    if port_state(local_port) != PORT_CANDIDATE {
         return;
     }
     let Some(tcp) = sock.tcp() else { return };
@@ -75,6 +76,7 @@ fn established(ctx: &BtfTracePointContext, sock: Sock) {
     };
     socket.established = unsafe { bpf_ktime_get_ns() };
     socket.arrived = tcp.rcv_nxt();
+    socket.local_port = local_port;
 }
 
 #[inline(always)]
@@ -102,6 +104,7 @@ pub fn obs_data_ready(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let Some(tcp) = sock.tcp() else { return 0 };
-    socket.arrive(tcp.rcv_nxt(), unsafe { bpf_ktime_get_ns() });
+    // TCP's clock is of the packet that it is about.
+    socket.arrive(tcp.rcv_nxt(), tcp.clock(unsafe { bpf_ktime_get_ns() }));
     0
 }

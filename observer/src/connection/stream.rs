@@ -197,6 +197,11 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// Sets the position of the first byte, where that is known before any call is.
+    pub fn start_at(&mut self, sequence: u32) {
+        self.next = Some(self.unwrap_position(sequence));
+    }
+
     /// `sequence`, unwrapped next to what was seen before.
     pub fn unwrap_position(&mut self, sequence: u32) -> u64 {
         let Some(reference) = self.next.or(self.reference) else {

@@ -424,6 +424,7 @@ fn constants(options: Options) -> Result<KernelConfig, KernelError> {
         tcp_snd_nxt: btf.offset("tcp_sock", "snd_nxt")?,
         tcp_copied_seq: btf.offset("tcp_sock", "copied_seq")?,
         tcp_rcv_nxt: btf.offset("tcp_sock", "rcv_nxt")?,
+        tcp_clock: btf.offset("tcp_sock", "tcp_clock_cache").unwrap_or(0),
         task_tgid: btf.offset("task_struct", "tgid")?,
         task_pid: btf.offset("task_struct", "pid")?,
         log: u32::from(options.log),

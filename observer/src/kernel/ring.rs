@@ -228,6 +228,8 @@ fn open(open: &SocketOpen) -> Open {
         server: address(open.family, open.local_address, open.local_port),
         client: address(open.family, open.remote_address, open.remote_port),
         cgroup: open.cgroup,
+        send_sequence: Some(open.send_sequence),
+        receive_sequence: Some(open.receive_sequence),
         comm: String::from_utf8_lossy(&open.comm[..end]).into_owned(),
         late: flags & wire::OPEN_LATE != 0,
         mid_request: flags & wire::OPEN_MID_REQUEST != 0,

@@ -69,6 +69,8 @@ mod tests {
             server: Some(([127, 0, 0, 1], 8000).into()),
             client: None,
             cgroup: 0,
+            send_sequence: None,
+            receive_sequence: None,
             comm: "some-thread".into(),
             late: false,
             mid_request: false,

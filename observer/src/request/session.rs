@@ -103,12 +103,20 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(info: Arc<ConnectionInfo>, open: &Open) -> Self {
+        let stream = |sequence: Option<u32>| {
+            let mut stream = Stream::default();
+            // Inside a request no position begins a message.
+            if let (Some(sequence), false) = (sequence, open.mid_request) {
+                stream.start_at(sequence);
+            }
+            stream
+        };
         Self {
             info,
             listed: false,
             late: open.late,
-            receive: Stream::default(),
-            send: Stream::default(),
+            receive: stream(open.receive_sequence),
+            send: stream(open.send_sequence),
             arrivals: arrivals::Arrivals::default(),
             requests: RequestParser::default(),
             responses: ResponseParser::default(),

@@ -91,6 +91,8 @@ impl Host {
             server: Some(([127, 0, 0, 1], 8000).into()),
             client: Some(([127, 0, 0, 1], 50000).into()),
             cgroup: 1,
+            send_sequence: None,
+            receive_sequence: None,
             comm: "vllm".to_owned(),
             late: false,
             mid_request: false,

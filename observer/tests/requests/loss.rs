@@ -162,3 +162,20 @@ fn garbage_is_counted_and_passed_over() {
     host.write(21.0, OK);
     assert_eq!(host.record().outcome, Outcome::Ok);
 }
+
+/// Known first positions show a loss that leaves no other trace.
+#[test]
+fn a_lost_first_response_and_second_request_do_not_pair_the_rest_wrongly() {
+    let mut host = Host::bare();
+    let (received, sent) = (host.received, host.sent);
+    host.open(|open| (open.receive_sequence, open.send_sequence) = (Some(received), Some(sent)));
+    host.read(0.0, chat(false));
+    // The first response and the second request are lost; the second response is seen.
+    host.sent = host.sent.wrapping_add(OK.len() as u32);
+    host.received = host.received.wrapping_add(chat(false).len() as u32);
+    host.write(20.0, OK);
+    host.tick(40.0);
+    let complete = host.said.records.iter().filter(|record| record.outcome == Outcome::Ok).count();
+    assert_eq!(complete, 0, "{:#?}", host.said.records);
+    assert_eq!(host.said.gap[1], OK.len() as u64);
+}
