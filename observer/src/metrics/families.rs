@@ -182,7 +182,12 @@ pub mod own {
             "Runs of the probe, while the kernel's BPF statistics are on.";
         PROBE_RUN_TIME: Type::SecondsCounter, "observer_probe_run_seconds_total", ["probe"],
             "Time spent in the probe, while the kernel's BPF statistics are on.";
-        RING_USED: Type::Gauge, "observer_ring_used_ratio", [], "Fill of the ring of events at the scrape, 0 to 1.";
+        RING_USED: Type::Gauge, "observer_ring_used_ratio", [],
+            "Most of the ring of events found in use by one drain, 0 to 1, within the last 15 to 30 seconds.";
+        RING_WAKEUPS: Type::Counter, "observer_ring_wakeups_total", [],
+            "Times that the filling ring woke the observer ahead of its next drain.";
+        LEFT_ALONE: Type::Counter, "observer_left_alone_connections_total", [],
+            "Connections to ports in scope that speak something other than HTTP, and are not looked at any further.";
         ARRIVAL_TIME: Type::Gauge, "observer_arrival_time_available", [],
             "1 if t0 is the arrival of the request in the kernel, 0 if it is the server's first read.";
         GPU_JOIN: Type::Gauge, "observer_gpu_join_available", [],

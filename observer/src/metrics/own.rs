@@ -30,6 +30,10 @@ pub struct KernelStats {
     pub probes: Vec<ProbeStats>,
     /// Fill of the ring, 0 to 1.
     pub ring_used_ratio: Option<f64>,
+    /// Wake-ups that the filling ring forced.
+    pub ring_wakeups: Option<u64>,
+    /// Connections that speak something other than HTTP.
+    pub left_alone: Option<u64>,
     /// Whether t0 is the arrival in the kernel, rather than the first read.
     pub arrival_time_available: Option<bool>,
 }
@@ -205,6 +209,11 @@ pub(super) fn collect(own: &Own, kernel: Option<&KernelStats>, last_scrape: Opti
     }
     if let Some(ratio) = kernel.ring_used_ratio {
         families.add(&family::RING_USED, &[], ratio);
+    }
+    for (family, count) in [(&family::RING_WAKEUPS, kernel.ring_wakeups), (&family::LEFT_ALONE, kernel.left_alone)] {
+        if let Some(count) = count {
+            families.add(family, &[], number(count));
+        }
     }
     if let Some(available) = kernel.arrival_time_available {
         families.add(&family::ARRIVAL_TIME, &[], flag(available));

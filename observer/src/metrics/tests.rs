@@ -294,6 +294,8 @@ fn the_kernel_side_is_asked_at_the_scrape() {
             runs: Some(12),
             run_time: Some(Duration::from_micros(3)),
         }],
+        ring_wakeups: Some(2),
+        left_alone: Some(3),
         ring_used_ratio: Some(0.25),
         arrival_time_available: Some(true),
     });

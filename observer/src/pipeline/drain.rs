@@ -31,6 +31,8 @@ const BATCH: usize = 16_384;
 const IDLE_PAUSE: Duration = Duration::from_millis(50);
 /// How long the request log may take to write what is queued at the end.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// See [`Backlog`].
+const BACKLOG_WINDOW: Duration = Duration::from_secs(15);
 /// How long a question to this thread may take.
 const ANSWER_WITHIN: Duration = Duration::from_millis(250);
 
@@ -43,7 +45,7 @@ pub(super) struct Shared {
     /// When the thread last came by, kernel clock.
     heartbeat: AtomicU64,
     malformed: AtomicU64,
-    /// Most bytes found in the ring by one drain, since it was last asked for.
+    /// Most bytes found in the ring by one drain of late.
     backlog: AtomicU64,
 }
 
@@ -123,10 +125,10 @@ impl Drain {
         self.shared.malformed.load(Ordering::Relaxed)
     }
 
-    /// Most bytes that one drain found in the ring since the last call.
+    /// Most bytes that one drain found in the ring, within the last one to two [`BACKLOG_WINDOW`]s.
     #[must_use]
-    pub(super) fn take_backlog(&self) -> u64 {
-        self.shared.backlog.swap(0, Ordering::Relaxed)
+    pub(super) fn backlog(&self) -> u64 {
+        self.shared.backlog.load(Ordering::Relaxed)
     }
 
     /// Drains what is left and ends the thread. Call it after the probes were detached.
@@ -160,6 +162,7 @@ fn run(mut parts: Parts, shared: &Shared, wake: &OwnedFd, questions: &mpsc::Rece
         now: clock::now(),
     };
     let mut pause = parts.pause;
+    let mut backlog = Backlog::default();
     loop {
         // Read before the drain: whatever happened up to here is in the ring by now.
         output.now = clock::now();
@@ -169,7 +172,7 @@ fn run(mut parts: Parts, shared: &Shared, wake: &OwnedFd, questions: &mpsc::Rece
         shared.heartbeat.store(output.now.as_nanos(), Ordering::Relaxed);
         output.metrics.own().connections.set(parts.tracker.connections() as u64);
         shared.malformed.store(parts.ring.malformed(), Ordering::Relaxed);
-        shared.backlog.fetch_max(drained.bytes as u64, Ordering::Relaxed);
+        shared.backlog.store(backlog.add(drained.bytes as u64, output.now), Ordering::Relaxed);
         while let Ok(answer) = questions.try_recv() {
             // Nobody may be waiting any more.
             let _unheard = answer.try_send(in_flight(&parts.tracker, &output.ports));
@@ -195,6 +198,23 @@ fn run(mut parts: Parts, shared: &Shared, wake: &OwnedFd, questions: &mpsc::Rece
         let mut counter = [0_u8; 8];
         // SAFETY: eight bytes. Nothing to read is fine: time was up, or the ring called.
         let _read = unsafe { libc::read(wake.as_raw_fd(), counter.as_mut_ptr().cast(), counter.len()) };
+    }
+}
+
+/// The largest of recent values: of this window and the one before.
+#[derive(Default)]
+struct Backlog {
+    since: KernelTime,
+    largest: [u64; 2],
+}
+
+impl Backlog {
+    fn add(&mut self, value: u64, now: KernelTime) -> u64 {
+        if now.saturating_since(self.since) > BACKLOG_WINDOW {
+            *self = Self { since: now, largest: [0, self.largest[0]] };
+        }
+        self.largest[0] = self.largest[0].max(value);
+        self.largest[0].max(self.largest[1])
     }
 }
 

@@ -37,8 +37,12 @@ pub(super) fn collect(kernel: &Kernel, drain: &Drain, ring_bytes: u32) -> Kernel
         match place(counter) {
             Some((source, None)) => stats.events.push((source.into(), value)),
             Some((source, Some(reason))) => stats.lost.push((source.into(), reason.into(), value)),
-            None if counter == Counter::ScopePidInsert => pid_failures = value,
-            None => {}
+            None => match counter {
+                Counter::ScopePidInsert => pid_failures = value,
+                Counter::Wakeup => stats.ring_wakeups = Some(value),
+                Counter::NotHttp => stats.left_alone = Some(value),
+                _ => {}
+            },
         }
     }
     stats.lost.push(("ring".into(), "malformed".into(), drain.malformed()));
@@ -64,7 +68,7 @@ pub(super) fn collect(kernel: &Kernel, drain: &Drain, ring_bytes: u32) -> Kernel
             insert_failures: (name == "pids").then_some(pid_failures),
         });
     }
-    stats.ring_used_ratio = Some((drain.take_backlog() as f64 / f64::from(ring_bytes)).min(1.0));
+    stats.ring_used_ratio = Some((drain.backlog() as f64 / f64::from(ring_bytes)).min(1.0));
     let attached = |name| kernel.reports().iter().any(|report| report.name == name && report.is_attached());
     stats.arrival_time_available = Some(attached("data_ready") && attached("socket_state"));
     stats
