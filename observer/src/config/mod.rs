@@ -197,7 +197,7 @@ pub struct KernelSettings {
 
 impl Default for KernelSettings {
     fn default() -> Self {
-        Self { ring_bytes: observer_common::limits::RING_BYTES, drain_interval_ms: 10, wakeup_ratio: 0.25 }
+        Self { ring_bytes: observer_common::limits::RING_BYTES, drain_interval_ms: 20, wakeup_ratio: 0.25 }
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
 /// Records handled before anything else gets a turn.
 const BATCH: usize = 16_384;
 /// Longest pause between two looks at an idle ring. Event times are the kernel's, and a filling ring wakes us.
-const IDLE_PAUSE: Duration = Duration::from_millis(50);
+const IDLE_PAUSE: Duration = Duration::from_millis(100);
 /// How long the request log may take to write what is queued at the end.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// See [`Backlog`].

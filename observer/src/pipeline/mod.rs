@@ -126,6 +126,7 @@ async fn observe(options: RunOptions) -> Result<(), RunError> {
             report.status
         );
     }
+    release_memory();
     let ring = kernel.take_ring()?.ok_or(KernelError::Map { map: "EVENTS", reason: "it was taken before".into() })?;
     let kernel_log = kernel.take_log();
     let kernel: SharedKernel = Arc::new(Mutex::new(Some(kernel)));
@@ -192,6 +193,15 @@ async fn observe(options: RunOptions) -> Result<(), RunError> {
     let drained = drain.stop().map_err(cannot("drain the ring"));
     tracing::info!("stopped: every probe is detached");
     result.and(drained)
+}
+
+/// Gives back what loading took: the kernel's type information, parsed, is larger than all that comes after.
+fn release_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no pointers; the allocator locks itself.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Waits for a signal, the end of the time, or a failure.
