@@ -2,7 +2,10 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
+use aya_ebpf::helpers::{
+    bpf_ktime_get_ns,
+    generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock},
+};
 use observer_common::event::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX};
 
 use crate::maps::config;
@@ -10,6 +13,13 @@ use crate::maps::config;
 const SOCK_STREAM: u16 = 1;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_MPTCP: u16 = 262;
+
+/// Now, `CLOCK_MONOTONIC` nanoseconds.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
 
 /// Reads a `T` at `offset` of a structure that the verifier knows by type.
 #[inline(always)]

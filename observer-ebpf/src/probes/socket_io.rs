@@ -1,10 +1,6 @@
 //! Reads and writes of sockets.
 
-use aya_ebpf::{
-    helpers::{bpf_ktime_get_ns, generated::bpf_probe_read_user},
-    macros::btf_tracepoint,
-    programs::BtfTracePointContext,
-};
+use aya_ebpf::{helpers::generated::bpf_probe_read_user, macros::btf_tracepoint, programs::BtfTracePointContext};
 use observer_common::{
     config::Scope,
     event::{
@@ -17,7 +13,7 @@ use observer_common::{
 use crate::{
     emit::{self, Call},
     filter::{self, FirstBytes},
-    kernel::{Sock, Transport},
+    kernel::{Sock, Transport, now},
     maps::{count, scope},
     registers::{Buffers, buffers},
     socket::{self, ANNOUNCED, BLOCKED, LATE, LEFT_ALONE, MID_REQUEST, PROVISIONAL, Socket, TRACKED, UNDECIDED},
@@ -69,7 +65,7 @@ fn socket_io(sock: Sock, result: i32, flags: i32, direction: u8) {
     if socket.verdict == LEFT_ALONE {
         return;
     }
-    let time = unsafe { bpf_ktime_get_ns() };
+    let time = now();
     if !in_scope(sock, socket, transport, scope, time) {
         return;
     }

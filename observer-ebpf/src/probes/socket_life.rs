@@ -1,6 +1,6 @@
 //! The life of TCP connections: listening, established, closed; and when their bytes arrive.
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use aya_log_ebpf::{info, warn};
 use observer_common::{
     config::{PORT_CANDIDATE, SCOPE_PORTS},
@@ -12,7 +12,7 @@ use observer_common::{
 
 use crate::{
     emit, filter,
-    kernel::{Sock, Transport},
+    kernel::{Sock, Transport, now},
     maps::{PORTS, config, port_state, scope},
     socket::{self, LEFT_ALONE},
 };
@@ -54,7 +54,7 @@ fn listen(ctx: &BtfTracePointContext, sock: Sock) {
         // SAFETY: a map value.
         unsafe { *slot = PORT_CANDIDATE };
     }
-    emit::listen(unsafe { bpf_ktime_get_ns() }, port);
+    emit::listen(now(), port);
     if config!(log) != 0 {
         info!(ctx, "port {} is listened on, its connections are looked at", port);
     }
@@ -74,7 +74,7 @@ fn established(ctx: &BtfTracePointContext, sock: Sock) {
         }
         return;
     };
-    socket.established = unsafe { bpf_ktime_get_ns() };
+    socket.established = now();
     socket.arrived = tcp.rcv_nxt();
     socket.local_port = local_port;
 }
@@ -87,7 +87,7 @@ fn changed(sock: Sock, old_state: i32, new_state: i32) {
     }
     let new_state = new_state as u8;
     if matches!(new_state, TCP_CLOSE_WAIT | TCP_CLOSE | TCP_FIN_WAIT1 | TCP_LAST_ACK | TCP_CLOSING) {
-        emit::state(sock, unsafe { bpf_ktime_get_ns() }, old_state as u8, new_state);
+        emit::state(sock, now(), old_state as u8, new_state);
     }
 }
 
@@ -105,6 +105,6 @@ pub fn obs_data_ready(ctx: BtfTracePointContext) -> i32 {
     }
     let Some(tcp) = sock.tcp() else { return 0 };
     // TCP's clock is of the packet that it is about.
-    socket.arrive(tcp.rcv_nxt(), tcp.clock(unsafe { bpf_ktime_get_ns() }));
+    socket.arrive(tcp.rcv_nxt(), tcp.clock(now()));
     0
 }
