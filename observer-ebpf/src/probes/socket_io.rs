@@ -24,7 +24,7 @@ const EPIPE: i32 = -32;
 const ECONNRESET: i32 = -104;
 const MSG_PEEK: i32 = 0x2;
 const MSG_TRUNC: i32 = 0x20;
-/// Reads without a request line after which a connection that was joined late is left alone. A large body takes some
+/// Calls without a request line after which a connection that was joined late is left alone. A large body takes some
 /// tens of reads.
 const MISSES_MAX: u32 = 256;
 
@@ -174,11 +174,7 @@ fn decide(
         }
         _ if late => {
             // The middle of something: a request line may yet come.
-            socket.misses += 1;
-            if socket.misses > MISSES_MAX {
-                socket.verdict = LEFT_ALONE;
-                count(Counter::NotHttp);
-            }
+            miss(socket);
             false
         }
         FirstBytes::Undecided => {
@@ -192,6 +188,16 @@ fn decide(
             // What user space was told in good faith is taken back after this read, which it needs to see that.
             provisional
         }
+    }
+}
+
+/// One more call without a request line, on a connection that may be in the middle of something.
+#[inline(always)]
+fn miss(socket: &mut Socket) {
+    socket.misses += 1;
+    if socket.misses > MISSES_MAX {
+        socket.verdict = LEFT_ALONE;
+        count(Counter::NotHttp);
     }
 }
 
@@ -215,6 +221,8 @@ fn decide_by_write(
         let (word, length) = peek(call_buffers, result as u32);
         if length >= 8 && filter::first_bytes(word, length) == FirstBytes::Http1 {
             socket.verdict = LEFT_ALONE;
+        } else {
+            miss(socket);
         }
         return false;
     }
