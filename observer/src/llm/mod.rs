@@ -95,9 +95,11 @@ impl Facts {
 
     /// The model is `value`.
     pub fn model(&mut self, value: &Value<'_>) {
-        if let Some(text) = value.text().filter(|text| !text.is_empty())
-            && self.model.as_deref() != Some(text)
-        {
+        // Nearly always the one that is known.
+        if self.model.as_deref().is_some_and(|known| value.is(known.as_bytes())) {
+            return;
+        }
+        if let Some(text) = value.text().filter(|text| !text.is_empty()) {
             self.model = Some(text.into());
         }
     }
