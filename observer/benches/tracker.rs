@@ -24,7 +24,7 @@ const ROUNDS: usize = 60;
 /// Calls that one drain finds at 10,000 token events per second.
 const BATCH: usize = 100;
 /// More than the caches next to a core hold.
-const FLUSH: usize = 4 << 20;
+const FLUSH: usize = 16 << 20;
 /// The default of `metrics.buckets.gap`, near enough.
 const BOUNDS: [f64; 16] =
     [0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0];
@@ -73,6 +73,29 @@ impl Shape {
             [chunk(&event("{}", "\"stop\"")).concat(), chunk("data: [DONE]\n\n").concat(), "0\r\n\r\n".to_owned()];
         calls.extend(end.map(String::into_bytes));
         calls
+    }
+}
+
+/// One answer of every connection, in the order in which its calls come; as in the ring, one behind the other.
+struct Script {
+    bytes: Vec<u8>,
+    /// Connection and end of its bytes; those of one turn after those of another.
+    calls: Vec<(usize, usize)>,
+}
+
+impl Script {
+    fn new(shape: Shape) -> Self {
+        let answers: Vec<_> = (0..CONNECTIONS).map(|connection| shape.calls(connection)).collect();
+        let mut script = Self { bytes: Vec::new(), calls: Vec::new() };
+        for turn in 0..answers[0].len() {
+            for connection in 0..CONNECTIONS {
+                // Connections do not take turns in order of their age.
+                let connection = connection * 97 % CONNECTIONS;
+                script.bytes.extend_from_slice(&answers[connection][turn]);
+                script.calls.push((connection, script.bytes.len()));
+            }
+        }
+        script
     }
 }
 
@@ -170,31 +193,26 @@ impl Host {
     }
 
     /// One answer on each connection: CPU time of all calls that write it.
-    fn round(&mut self, answers: &[Vec<Vec<u8>>], cold: bool) -> Duration {
+    fn round(&mut self, script: &Script, cold: bool) -> Duration {
         let body = r#"{"model":"meta-llama/Llama-3.1-8B-Instruct","stream":true,"messages":[]}"#;
         let head = format!("POST /v1/chat/completions HTTP/1.1\r\ncontent-length: {}\r\n\r\n", body.len());
         for connection in 0..CONNECTIONS {
             self.call(connection, Direction::Receive, head.as_bytes());
             self.call(connection, Direction::Receive, body.as_bytes());
         }
-        let calls = answers[0].len();
-        let batch = if cold { BATCH } else { CONNECTIONS };
-        let mut spent = Duration::ZERO;
-        for n in 0..calls {
-            for first in (0..CONNECTIONS).step_by(batch) {
-                if cold {
-                    self.flush.iter_mut().step_by(64).for_each(|byte| *byte = byte.wrapping_add(1));
-                    black_box(&mut self.flush);
-                }
-                let before = cpu_time();
-                for connection in first..(first + batch).min(CONNECTIONS) {
-                    // Connections do not take turns in order of their age.
-                    let connection = connection * 97 % CONNECTIONS;
-                    self.call(connection, Direction::Send, &answers[connection][n]);
-                }
-                self.tracker.tick(KernelTime::from_nanos(self.time), &mut self.count);
-                spent += cpu_time() - before;
+        let (mut spent, mut begin) = (Duration::ZERO, 0);
+        for batch in script.calls.chunks(BATCH) {
+            if cold {
+                self.flush.iter_mut().step_by(64).for_each(|byte| *byte = byte.wrapping_add(1));
+                black_box(&mut self.flush);
             }
+            let before = cpu_time();
+            for (connection, end) in batch {
+                self.call(*connection, Direction::Send, &script.bytes[begin..*end]);
+                begin = *end;
+            }
+            self.tracker.tick(KernelTime::from_nanos(self.time), &mut self.count);
+            spent += cpu_time() - before;
         }
         spent
     }
@@ -208,9 +226,9 @@ fn main() {
         if !wanted.is_empty() && !wanted.iter().any(|wanted| wanted == name) {
             continue;
         }
-        let answers: Vec<_> = (0..CONNECTIONS).map(|connection| shape.calls(connection)).collect();
+        let script = Script::new(shape);
         let mut host = Host::new();
-        let mut rounds: Vec<_> = (0..ROUNDS).map(|_| host.round(&answers, shape == Shape::Cold)).collect();
+        let mut rounds: Vec<_> = (0..ROUNDS).map(|_| host.round(&script, shape == Shape::Cold)).collect();
         assert_eq!(host.count.requests, ROUNDS * CONNECTIONS, "each answer is complete");
         assert_eq!(host.count.tokens as usize, ROUNDS * CONNECTIONS * TOKENS, "each token event was seen");
         rounds.sort_unstable();

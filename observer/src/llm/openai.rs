@@ -49,7 +49,7 @@ impl Dialect for OpenAi {
     fn answer(&self, path: &Path<'_>, value: &Value<'_>, facts: &mut Facts) {
         let Some(key) = path.key() else { return };
         match key {
-            b"model" if path.depth() == 1 => facts.model(value),
+            b"model" if path.depth() == 1 => facts.set_model(value),
             b"prompt_tokens" if path.is(&["usage", "prompt_tokens"]) => set(&mut facts.usage.input, value),
             b"completion_tokens" if path.is(&["usage", "completion_tokens"]) => set(&mut facts.usage.output, value),
             b"cached_tokens" if path.is(&["usage", "prompt_tokens_details", "cached_tokens"]) => {
@@ -149,7 +149,7 @@ mod tests {
         );
         let usage = (facts.usage.input, facts.usage.output, facts.usage.cached_input, facts.usage.reasoning_output);
         assert_eq!(usage, (Some(7), Some(4), Some(5), Some(2)));
-        assert_eq!(facts.model.as_deref(), Some("m"));
+        assert_eq!(facts.model().map(|model| &**model), Some("m"));
         let finish: Vec<_> = facts.finish.iter().map(|finish| (finish.index, &*finish.reason)).collect();
         assert_eq!(finish, [(3, "stop"), (1, "length")]);
         assert!(!facts.error);
