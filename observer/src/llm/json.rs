@@ -1,6 +1,13 @@
 //! An incremental JSON scanner that keeps nothing but where it is: bytes in, (path, value) out. It knows what it did
 //! not see: a string cut by a gap says so, and after a gap it takes up reading only at a key that cannot be text.
 
+mod value;
+mod whole;
+
+use crate::protocol::swar;
+use value::Level;
+pub use value::{Path, Value};
+
 /// Deepest level whose keys are known; what is deeper is skipped.
 const DEPTH_MAX: usize = 24;
 /// Longest key that can match.
@@ -16,66 +23,6 @@ const WORD_MAX: usize = 24;
 pub struct Anchor {
     /// From the root, the key last.
     pub path: &'static [&'static str],
-}
-
-/// A value, or the opening of one that has parts.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Value<'a> {
-    /// `{`.
-    Object,
-    /// `[`.
-    Array,
-    /// A string.
-    String {
-        /// Its text, escapes decoded: a prefix if not `whole`.
-        text: &'a [u8],
-        /// Whether it was seen to its end and fits.
-        whole: bool,
-        /// Whether it is known to have at least one character.
-        some: bool,
-    },
-    /// A number, as written.
-    Number(&'a [u8]),
-    /// `true` or `false`.
-    Bool(bool),
-    /// `null`.
-    Null,
-}
-
-impl<'a> Value<'a> {
-    /// A whole string's text.
-    #[must_use]
-    pub fn text(&self) -> Option<&'a str> {
-        match self {
-            Self::String { text, whole: true, .. } => std::str::from_utf8(text).ok(),
-            _ => None,
-        }
-    }
-
-    /// A number that is a count.
-    #[must_use]
-    pub fn unsigned(&self) -> Option<u64> {
-        match self {
-            Self::Number(digits) => std::str::from_utf8(digits).ok()?.parse().ok(),
-            _ => None,
-        }
-    }
-
-    /// Whether it is a string with at least one character.
-    #[must_use]
-    pub fn has_text(&self) -> bool {
-        matches!(self, Self::String { some: true, .. })
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Level {
-    /// Index of the current element; `None`: an object.
-    index: Option<u32>,
-    /// Where the current key begins in `keys`.
-    key: usize,
-    /// The key was longer than what is kept.
-    cut: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,42 +66,6 @@ struct Search {
     word: bool,
     /// `text` was an anchor's key and its quote closed.
     found: Option<u8>,
-}
-
-/// Where a value stands.
-#[derive(Clone, Copy, Debug)]
-pub struct Path<'a> {
-    levels: &'a [Level],
-    keys: &'a [u8],
-}
-
-impl Path<'_> {
-    /// Whether it is `pattern`, in which `*` is any element of an array.
-    #[must_use]
-    pub fn is(&self, pattern: &[&str]) -> bool {
-        self.levels.len() == pattern.len()
-            && self.levels.iter().enumerate().rev().all(|(depth, level)| match level.index {
-                Some(_) => pattern[depth] == "*",
-                None => !level.cut && self.key(depth) == pattern[depth].as_bytes(),
-            })
-    }
-
-    /// Index of the current element of the array at `depth`.
-    #[must_use]
-    pub fn index(&self, depth: usize) -> Option<u32> {
-        self.levels.get(depth)?.index
-    }
-
-    /// Levels to the root.
-    #[must_use]
-    pub fn depth(&self) -> usize {
-        self.levels.len()
-    }
-
-    fn key(&self, depth: usize) -> &[u8] {
-        let end = self.levels.get(depth + 1).map_or(self.keys.len(), |level| level.key);
-        &self.keys[self.levels[depth].key..end]
-    }
 }
 
 /// The scanner.
@@ -208,9 +119,11 @@ impl Scanner {
     /// Scans more of the document; what is not JSON ends it.
     pub fn feed(&mut self, bytes: &[u8], visit: &mut impl FnMut(&Path<'_>, Value<'_>)) {
         let mut rest = bytes;
-        while let Some((byte, after)) = rest.split_first() {
+        loop {
+            rest = self.whole(rest, visit);
+            let Some((byte, after)) = rest.split_first() else { return };
             if let State::Text { key } = self.state {
-                let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=31)).unwrap_or(rest.len());
+                let plain = swar::plain_text(rest);
                 if plain > 0 {
                     self.keep(&rest[..plain], key);
                     rest = &rest[plain..];
@@ -308,11 +221,8 @@ impl Scanner {
                 State::Bare
             }
             (State::FirstKey | State::Key, b'"') => {
-                if self.deeper == 0
-                    && let Some(level) = self.levels.last_mut()
-                {
-                    level.cut = false;
-                    self.keys.truncate(level.key);
+                if self.deeper == 0 {
+                    self.forget_key();
                 }
                 self.surrogate = 0;
                 State::Text { key: true }
@@ -352,7 +262,7 @@ impl Scanner {
         self.visit(visit, |_, _| if object { Value::Object } else { Value::Array });
         if self.levels.len() < DEPTH_MAX {
             let index = if object { None } else { Some(0) };
-            self.levels.push(Level { index, key: self.keys.len(), cut: false });
+            self.levels.push(Level { index, key: self.keys.len() as u32, cut: false });
         } else {
             // As many levels as there are bits; nobody nests deeper in earnest.
             let Some(bit) = 1_u128.checked_shl(self.deeper) else { return State::Dead };
@@ -366,7 +276,7 @@ impl Scanner {
         if self.deeper > 0 {
             self.deeper -= 1;
         } else if let Some(level) = self.levels.pop() {
-            self.keys.truncate(level.key);
+            self.keys.truncate(level.key as usize);
         }
         if self.levels.is_empty() { State::Dead } else { State::After }
     }
@@ -386,7 +296,7 @@ impl Scanner {
         } else if self.deeper == 0
             && let Some(level) = self.levels.last_mut()
         {
-            let room = KEY_MAX - (self.keys.len() - level.key);
+            let room = KEY_MAX - (self.keys.len() - level.key as usize);
             self.keys.extend_from_slice(&bytes[..bytes.len().min(room)]);
             level.cut |= bytes.len() > room;
         }
@@ -440,7 +350,7 @@ impl Scanner {
             self.text_cut = true;
         }
         if self.deeper == 0 {
-            visit(&Path { levels: &self.levels, keys: &self.keys }, value(&self.text, self.text_cut));
+            visit(&self.path(None), value(&self.text, self.text_cut));
         }
     }
 
@@ -477,7 +387,7 @@ impl Scanner {
     fn take_up(&mut self, path: &[&str]) {
         self.reset();
         for step in path {
-            let key = self.keys.len();
+            let key = self.keys.len() as u32;
             let index = if *step == "*" { Some(0) } else { None };
             if index.is_none() {
                 self.keys.extend_from_slice(step.as_bytes());

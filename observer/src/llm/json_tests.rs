@@ -18,7 +18,7 @@ fn scan(pieces: &[Piece<'_>]) -> Vec<String> {
         for depth in 0..path.depth() {
             match path.index(depth) {
                 Some(index) => text.push_str(&format!("[{index}]")),
-                None => text.push_str(&format!(".{}", String::from_utf8_lossy(path.key(depth)))),
+                None => text.push_str(&format!(".{}", String::from_utf8_lossy(path.key_at(depth)))),
             }
         }
         out.push(match value {

@@ -49,8 +49,10 @@ pub struct Facts {
     pub reasoning: bool,
     /// It reports an error.
     pub error: bool,
-    /// The model that generated it.
-    pub model: Option<Arc<str>>,
+    /// The model that was named last, in this or in an earlier one, so that the same name is not allocated again.
+    model: Option<Arc<str>>,
+    /// This one named it.
+    named: bool,
     /// Token counts; only what was reported.
     pub usage: Usage,
     /// Reasons to finish.
@@ -72,9 +74,10 @@ pub struct Finish {
 impl Facts {
     /// Forgets all; buffers stay.
     pub fn reset(&mut self) {
-        let mut finish = std::mem::take(&mut self.finish);
-        finish.clear();
-        *self = Self { finish, ..Self::default() };
+        (self.content, self.reasoning, self.error, self.named) = (false, false, false, false);
+        self.usage = Usage::default();
+        self.finish.clear();
+        self.choice = None;
     }
 
     /// The choice in `slot` of its array finished.
@@ -93,12 +96,25 @@ impl Facts {
         self.finish.iter_mut().filter(|finish| finish.slot == slot).for_each(|finish| finish.index = index);
     }
 
+    /// The model that generated it.
+    #[must_use]
+    pub fn model(&self) -> Option<&Arc<str>> {
+        self.model.as_ref().filter(|_| self.named)
+    }
+
+    /// The model is likely `name`.
+    pub fn expect_model(&mut self, name: &Arc<str>) {
+        if !self.model.as_ref().is_some_and(|model| Arc::ptr_eq(model, name)) {
+            self.model = Some(Arc::clone(name));
+        }
+    }
+
     /// The model is `value`.
-    pub fn model(&mut self, value: &Value<'_>) {
-        if let Some(text) = value.text().filter(|text| !text.is_empty())
-            && self.model.as_deref() != Some(text)
-        {
+    pub fn set_model(&mut self, value: &Value<'_>) {
+        if !self.model.as_deref().is_some_and(|model| value.is(model.as_bytes())) {
+            let Some(text) = value.text().filter(|text| !text.is_empty()) else { return };
             self.model = Some(text.into());
         }
+        self.named = true;
     }
 }

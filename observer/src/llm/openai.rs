@@ -26,43 +26,42 @@ impl Dialect for OpenAi {
     }
 
     fn event(&self, path: &Path<'_>, value: &Value<'_>, facts: &mut Facts) {
-        match path.depth() {
+        // The key first: it tells nearly all values apart from those that matter.
+        let Some(key) = path.key() else { return };
+        match key {
             // `{"error": …}`; older vLLM: `{"object": "error", …}`.
-            1 if path.is(&["error"]) => facts.error |= !matches!(value, Value::Null | Value::Bool(false)),
-            1 if path.is(&["object"]) => facts.error |= value.text() == Some("error"),
+            b"error" if path.depth() == 1 => facts.error |= !matches!(value, Value::Null | Value::Bool(false)),
+            b"object" if path.depth() == 1 => facts.error |= value.is(b"error"),
             // Text completions.
-            3 if value.has_text() && path.is(&["choices", "*", "text"]) => facts.content = true,
-            4 if value.has_text() => {
-                let is = |key| path.is(&["choices", "*", "delta", key]);
-                facts.content |= is("content") || is("refusal");
-                facts.reasoning |= is("reasoning") || is("reasoning_content");
+            b"text" => facts.content |= value.has_text() && path.is(&["choices", "*", "text"]),
+            b"content" => facts.content |= value.has_text() && path.is(&["choices", "*", "delta", "content"]),
+            b"refusal" => facts.content |= value.has_text() && path.is(&["choices", "*", "delta", "refusal"]),
+            b"reasoning" => facts.reasoning |= value.has_text() && path.is(&["choices", "*", "delta", "reasoning"]),
+            b"reasoning_content" => {
+                facts.reasoning |= value.has_text() && path.is(&["choices", "*", "delta", "reasoning_content"]);
             }
-            5 if value.has_text() => {
-                let is = |key| path.is(&["choices", "*", "delta", "function_call", key]);
-                facts.content |= is("name") || is("arguments");
-            }
-            7 if value.has_text() => {
-                let is = |key| path.is(&["choices", "*", "delta", "tool_calls", "*", "function", key]);
-                facts.content |= is("name") || is("arguments");
-            }
-            _ => {}
+            b"name" => facts.content |= value.has_text() && is_call(path, "name"),
+            b"arguments" => facts.content |= value.has_text() && is_call(path, "arguments"),
+            _ => self.answer(path, value, facts),
         }
-        self.answer(path, value, facts);
     }
 
     fn answer(&self, path: &Path<'_>, value: &Value<'_>, facts: &mut Facts) {
-        match path.depth() {
-            1 if path.is(&["model"]) => facts.model(value),
-            2 if path.is(&["usage", "prompt_tokens"]) => set(&mut facts.usage.input, value),
-            2 if path.is(&["usage", "completion_tokens"]) => set(&mut facts.usage.output, value),
-            3 if path.is(&["usage", "prompt_tokens_details", "cached_tokens"]) => {
+        let Some(key) = path.key() else { return };
+        match key {
+            b"model" if path.depth() == 1 => facts.set_model(value),
+            b"prompt_tokens" if path.is(&["usage", "prompt_tokens"]) => set(&mut facts.usage.input, value),
+            b"completion_tokens" if path.is(&["usage", "completion_tokens"]) => set(&mut facts.usage.output, value),
+            b"cached_tokens" if path.is(&["usage", "prompt_tokens_details", "cached_tokens"]) => {
                 set(&mut facts.usage.cached_input, value);
             }
-            3 if path.is(&["usage", "completion_tokens_details", "reasoning_tokens"]) => {
+            b"reasoning_tokens" if path.is(&["usage", "completion_tokens_details", "reasoning_tokens"]) => {
                 set(&mut facts.usage.reasoning_output, value);
             }
-            3 if path.is(&["choices", "*", "finish_reason"]) => facts.finished(path.index(1).unwrap_or(0), value),
-            3 if path.is(&["choices", "*", "index"]) => facts.choice_index(path.index(1).unwrap_or(0), value),
+            b"finish_reason" if path.is(&["choices", "*", "finish_reason"]) => {
+                facts.finished(path.index(1).unwrap_or(0), value);
+            }
+            b"index" if path.is(&["choices", "*", "index"]) => facts.choice_index(path.index(1).unwrap_or(0), value),
             _ => {}
         }
     }
@@ -74,6 +73,12 @@ impl Dialect for OpenAi {
     fn is_done(&self, data: &[u8]) -> bool {
         data.trim_ascii() == b"[DONE]"
     }
+}
+
+/// Whether it is `key` of a call of a tool, or of a function as they were called once.
+fn is_call(path: &Path<'_>, key: &str) -> bool {
+    path.is(&["choices", "*", "delta", "tool_calls", "*", "function", key])
+        || path.is(&["choices", "*", "delta", "function_call", key])
 }
 
 /// `null` says nothing and takes nothing back.
@@ -144,7 +149,7 @@ mod tests {
         );
         let usage = (facts.usage.input, facts.usage.output, facts.usage.cached_input, facts.usage.reasoning_output);
         assert_eq!(usage, (Some(7), Some(4), Some(5), Some(2)));
-        assert_eq!(facts.model.as_deref(), Some("m"));
+        assert_eq!(facts.model().map(|model| &**model), Some("m"));
         let finish: Vec<_> = facts.finish.iter().map(|finish| (finish.index, &*finish.reason)).collect();
         assert_eq!(finish, [(3, "stop"), (1, "length")]);
         assert!(!facts.error);

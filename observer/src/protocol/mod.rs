@@ -4,6 +4,7 @@ pub mod chunked;
 pub mod http1;
 pub mod http1_head;
 pub mod sse;
+pub mod swar;
 
 /// Why a parser does not know where it stands any more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,5 +1,6 @@
 //! Server-sent events (WHATWG HTML, 9.2): lines end with LF, CR or CRLF; a blank line dispatches.
 
+use super::swar;
 use crate::connection::stream::Chunk;
 
 /// Most bytes of one event that are kept; the rest of it is not looked at.
@@ -55,7 +56,7 @@ impl Parser {
     }
 
     /// Consumes from `input` up to the next frame; `None`: all was consumed, more is needed.
-    pub fn step(&mut self, input: &mut Chunk<'_>) -> Option<Frame<'_>> {
+    pub fn step<'p, 'i: 'p>(&'p mut self, input: &mut Chunk<'i>) -> Option<Frame<'p>> {
         self.drop_dispatched();
         let bytes = match input {
             Chunk::Gap(0) => return None,
@@ -68,13 +69,18 @@ impl Parser {
             }
             Chunk::Data(bytes) => bytes,
         };
+        if self.is_between_events()
+            && let Some((data, rest)) = whole_event(bytes)
+        {
+            *bytes = rest;
+            return Some(Frame::Event(Event { name: &[], data, partial: false }));
+        }
         while let Some(first) = bytes.first() {
             if std::mem::take(&mut self.after_cr) && *first == b'\n' {
                 *bytes = &bytes[1..];
                 continue;
             }
-            let end = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
-            let (line, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
+            let (line, rest) = bytes.split_at(swar::line(bytes));
             self.append(line);
             *bytes = rest;
             let Some((terminator, rest)) = rest.split_first() else { break };
@@ -96,6 +102,11 @@ impl Parser {
         }
         self.dispatched = true;
         (self.has_data && !self.adrift).then_some(Event { name: &self.name, data: &self.data, partial: self.partial })
+    }
+
+    /// Nothing of an event, or of a line, was seen yet.
+    fn is_between_events(&self) -> bool {
+        !(self.line_begun || self.has_data || self.after_cr || self.adrift || self.partial) && self.name.is_empty()
     }
 
     fn append(&mut self, line: &[u8]) {
@@ -161,6 +172,16 @@ impl Parser {
         self.has_data = false;
         self.partial = false;
     }
+}
+
+/// The data of an event that is one line and the blank one after it, and what follows: such events, nearly all there
+/// are, are handed out where they lie.
+fn whole_event(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let value = bytes.strip_prefix(b"data:")?;
+    let length = swar::line(value);
+    let rest = value[length..].strip_prefix(b"\n\n")?;
+    let data = &value[..length];
+    (length <= EVENT_MAX - b"data:".len()).then_some((data.strip_prefix(b" ").unwrap_or(data), rest))
 }
 
 #[cfg(test)]

@@ -24,11 +24,20 @@ enum Mode {
     Answer,
 }
 
+/// What reading one stream event takes. Nothing of it outlives the event, so that all connections share one: it stays
+/// in the caches, and connections stay small.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    json: Scanner,
+    facts: Facts,
+}
+
 /// Reader of one connection's responses, one after another.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     mode: Mode,
     events: sse::Parser,
+    /// Of an answer that is not streamed.
     json: Scanner,
     facts: Facts,
 }
@@ -50,7 +59,14 @@ impl Reader {
     }
 
     /// Content that `write` handed over.
-    pub(super) fn body(&mut self, mut chunk: Chunk<'_>, exchange: &mut Exchange, write: &Write, keep: &Keep<'_>) {
+    pub(super) fn body(
+        &mut self,
+        mut chunk: Chunk<'_>,
+        exchange: &mut Exchange,
+        write: &Write,
+        keep: &Keep<'_>,
+        scratch: &mut Scratch,
+    ) {
         let Some(dialect) = exchange.route.map(|route| route.dialect) else { return };
         match self.mode {
             Mode::Ignore => {}
@@ -58,7 +74,7 @@ impl Reader {
                 while let Some(frame) = self.events.step(&mut chunk) {
                     match frame {
                         sse::Frame::Event(event) => {
-                            read_event(&event, dialect, &mut self.json, &mut self.facts, exchange, write, keep);
+                            read_event(&event, dialect, scratch, exchange, write, keep);
                         }
                         // Whatever was under way, and any event hidden in the gap, may have been a token.
                         sse::Frame::Gap => {
@@ -80,13 +96,13 @@ impl Reader {
     }
 
     /// The response is complete; `write` handed its last byte over.
-    pub(super) fn end(&mut self, exchange: &mut Exchange, write: &Write, keep: &Keep<'_>) {
+    pub(super) fn end(&mut self, exchange: &mut Exchange, write: &Write, keep: &Keep<'_>, scratch: &mut Scratch) {
         let Some(dialect) = exchange.route.map(|route| route.dialect) else { return };
         match self.mode {
             Mode::Ignore => {}
             Mode::Events => {
                 if let Some(event) = self.events.finish() {
-                    read_event(&event, dialect, &mut self.json, &mut self.facts, exchange, write, keep);
+                    read_event(&event, dialect, scratch, exchange, write, keep);
                 }
             }
             Mode::Answer => exchange.learn(&mut self.facts),
@@ -100,8 +116,7 @@ impl Reader {
 fn read_event(
     event: &sse::Event<'_>,
     dialect: &dyn Dialect,
-    json: &mut Scanner,
-    facts: &mut Facts,
+    scratch: &mut Scratch,
     exchange: &mut Exchange,
     write: &Write,
     keep: &Keep<'_>,
@@ -110,10 +125,12 @@ fn read_event(
         exchange.done = true;
         return;
     }
+    let Scratch { json, facts } = scratch;
     json.reset();
     facts.reset();
-    // Seeds the comparison, so that the same model's name is not allocated for each event.
-    facts.model = exchange.response_model().cloned();
+    if let Some(model) = exchange.response_model() {
+        facts.expect_model(model);
+    }
     let mut visit = |path: &Path<'_>, value: Value<'_>| dialect.event(path, &value, facts);
     json.feed(event.data, &mut visit);
     json.end(&mut visit);

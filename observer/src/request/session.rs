@@ -7,7 +7,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
     record::{ConnectionInfo, IncompleteReason},
-    response::Reader,
+    response::{Reader, Scratch},
     timeline::{Ending, Exchange, Write},
     tracker::{Sink, TrackerConfig},
 };
@@ -38,6 +38,7 @@ const SEND_LAG: Duration = Duration::from_micros(200);
 pub(super) struct Context<'a, S> {
     pub(super) config: &'a TrackerConfig,
     pub(super) sink: &'a mut S,
+    pub(super) scratch: &'a mut Scratch,
 }
 
 /// Whether a connection lives on.

@@ -70,6 +70,8 @@ pub(super) struct Exchange {
     token_events: u64,
     coalesced: u64,
     gaps: Gaps,
+    /// The bucket of the last gap.
+    gap_bucket: usize,
     chunk_times: Vec<KernelTime>,
     chunk_unsent: Vec<u32>,
     unsent_stamps: u64,
@@ -104,18 +106,21 @@ impl Exchange {
     /// What a stream event or an answer says.
     pub(super) fn learn(&mut self, facts: &mut Facts) {
         self.error |= facts.error;
-        if let Some(model) = facts.model.take()
-            && self.response_model.as_deref() != Some(&*model)
+        if let Some(model) = facts.model()
+            && !self.response_model.as_ref().is_some_and(|known| Arc::ptr_eq(known, model))
+            && self.response_model.as_deref() != Some(&**model)
         {
-            self.response_model = Some(model);
+            self.response_model = Some(Arc::clone(model));
         }
         let usage = facts.usage;
-        self.usage = Usage {
-            input: usage.input.or(self.usage.input),
-            output: usage.output.or(self.usage.output),
-            cached_input: usage.cached_input.or(self.usage.cached_input),
-            reasoning_output: usage.reasoning_output.or(self.usage.reasoning_output),
-        };
+        if usage != Usage::default() {
+            self.usage = Usage {
+                input: usage.input.or(self.usage.input),
+                output: usage.output.or(self.usage.output),
+                cached_input: usage.cached_input.or(self.usage.cached_input),
+                reasoning_output: usage.reasoning_output.or(self.usage.reasoning_output),
+            };
+        }
         for finish in facts.finish.drain(..) {
             let known = |seen: &Finish| seen.index == finish.index && seen.reason == finish.reason;
             if self.finish.len() < FINISH_REASONS && !self.finish.iter().any(known) {
@@ -167,7 +172,14 @@ impl Exchange {
             self.gaps.buckets = vec![0; bounds.len() + 1].into_boxed_slice();
         }
         let seconds = gap.as_secs_f64();
-        let bucket = bounds.partition_point(|bound| *bound < seconds);
+        // A stream's gaps are alike: most fall where the last one fell.
+        let last = self.gap_bucket;
+        let above = last.checked_sub(1).is_none_or(|below| bounds.get(below).is_some_and(|bound| *bound < seconds));
+        let bucket = match bounds.get(last) {
+            Some(bound) if above && *bound >= seconds => last,
+            _ => bounds.partition_point(|bound| *bound < seconds),
+        };
+        self.gap_bucket = bucket;
         self.gaps.buckets[bucket] = self.gaps.buckets[bucket].saturating_add(1);
         self.gaps.count += 1;
         self.gaps.sum = self.gaps.sum.saturating_add(gap);

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     record::{ConnectionInfo, RequestRecord},
+    response::Scratch,
     session::{Context, Fate, Session},
 };
 use crate::{
@@ -98,18 +99,24 @@ pub struct Tracker {
     /// Connections that wait for earlier calls.
     waiting: Vec<Cookie>,
     next_look: Option<KernelTime>,
+    scratch: Scratch,
 }
 
 impl Tracker {
     /// Without any connection.
     #[must_use]
     pub fn new(config: TrackerConfig) -> Self {
-        Self { table: Table::new(config.max_connections), config, waiting: Vec::new(), next_look: None }
+        Self {
+            table: Table::new(config.max_connections),
+            config,
+            waiting: Vec::new(),
+            next_look: None,
+            scratch: Scratch::default(),
+        }
     }
 
     /// Takes one event, in the order of the ring.
     pub fn event(&mut self, event: &Event<'_>, names: &mut impl NameResolver, sink: &mut impl Sink) {
-        let mut context = Context { config: &self.config, sink };
         let (cookie, time) = match event {
             Event::Open(open) => return self.open(open, names, sink),
             Event::Listen(_) => return,
@@ -126,6 +133,7 @@ impl Tracker {
             }
             return;
         };
+        let mut context = Context { config: &self.config, sink, scratch: &mut self.scratch };
         let fate = match event {
             Event::Data(data) => session.data(data, &mut context),
             Event::State(state) => session.state(state, &mut context),
@@ -156,7 +164,7 @@ impl Tracker {
         if open.mid_request {
             sink.joined_mid_request(&info);
         }
-        let mut context = Context { config: &self.config, sink };
+        let mut context = Context { config: &self.config, sink, scratch: &mut self.scratch };
         self.table.make_room(|session| session.abandon(&mut context));
         if let Some(old) = self.table.insert(open.cookie, Session::new(info, open), open.time) {
             old.abandon(&mut context);
@@ -166,7 +174,7 @@ impl Tracker {
     /// All events up to `now` were given: stops waiting for what is overdue. To be called after each drain of the
     /// ring.
     pub fn tick(&mut self, now: KernelTime, sink: &mut impl Sink) {
-        let mut context = Context { config: &self.config, sink };
+        let mut context = Context { config: &self.config, sink, scratch: &mut self.scratch };
         let table = &mut self.table;
         self.waiting.retain(|cookie| {
             let Some(session) = table.get_mut(*cookie) else { return false };
@@ -192,7 +200,7 @@ impl Tracker {
     /// still under way are dropped: they did not end, and their servers go on without us.
     pub fn finish(&mut self, _now: KernelTime, sink: &mut impl Sink) {
         let forever = KernelTime::from_nanos(u64::MAX);
-        let mut context = Context { config: &self.config, sink };
+        let mut context = Context { config: &self.config, sink, scratch: &mut self.scratch };
         for cookie in self.waiting.drain(..) {
             if let Some(session) = self.table.get_mut(cookie) {
                 session.expire(forever, &mut context);

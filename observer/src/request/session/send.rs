@@ -75,7 +75,7 @@ impl Session {
                 Some(Frame::Body(chunk)) => {
                     let keep = keep(context.config, self.client_left);
                     if let Some(front) = self.exchanges.front_mut() {
-                        self.reader.body(chunk, front, &write, &keep);
+                        self.reader.body(chunk, front, &write, &keep, context.scratch);
                     }
                 }
                 Some(Frame::End) => {
@@ -172,7 +172,7 @@ impl Session {
         let keep = keep(context.config, self.client_left);
         if let Some(front) = self.exchanges.front_mut() {
             front.measured(write);
-            self.reader.end(front, write, &keep);
+            self.reader.end(front, write, &keep, context.scratch);
         }
         self.response_begun = None;
         self.finish_front(Ending::Complete(write.time), context);
