@@ -65,6 +65,8 @@ pub static CONFIG: KernelConfig = KernelConfig {
     tcp_clock: 0,
     task_tgid: 0,
     task_pid: 0,
+    task_signal: 0,
+    signal_live: 0,
     log: 0,
 };
 

@@ -430,3 +430,5 @@ fn constants(options: Options) -> Result<KernelConfig, KernelError> {
         log: u32::from(options.log),
     })
 }
+        task_signal: btf.offset("task_struct", "signal")?,
+        signal_live: btf.offset("signal_struct", "live")?,
