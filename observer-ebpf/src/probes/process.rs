@@ -16,8 +16,15 @@ pub fn obs_fork(ctx: BtfTracePointContext) -> i32 {
     }
     // SAFETY: both are trusted tasks.
     let ((parent, _), (child, _)) = unsafe { (task_ids(ctx.arg(0)), task_ids(ctx.arg(1))) };
-    if parent != child && PIDS.get_ptr(parent).is_some() && PIDS.insert(child, parent, 0).is_err() {
-        count(Counter::ScopePidInsert);
+    if parent == child {
+        return 0;
+    }
+    if let Some(root) = PIDS.get_ptr(parent) {
+        // SAFETY: a map value.
+        let root = unsafe { *root };
+        if PIDS.insert(child, root, 0).is_err() {
+            count(Counter::ScopePidInsert);
+        }
     }
     0
 }
