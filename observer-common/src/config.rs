@@ -49,15 +49,19 @@ pub struct KernelConfig {
     pub task_tgid: u32,
     /// `struct task_struct`: `pid`.
     pub task_pid: u32,
+    /// `struct task_struct`: `signal`.
+    pub task_signal: u32,
+    /// `struct signal_struct`: `live`, the threads that have not begun to exit.
+    pub signal_live: u32,
     /// 1: send rare diagnostics to the log (`--log-kernel`).
     pub log: u32,
 }
-const _: () = assert!(size_of::<KernelConfig>() == 88);
+const _: () = assert!(size_of::<KernelConfig>() == 96);
 
 impl KernelConfig {
     /// The same, as the words that lie in memory.
     #[must_use]
-    pub const fn words(&self) -> [u32; 22] {
+    pub const fn words(&self) -> [u32; 24] {
         [
             self.own_tgid,
             self.wakeup_bytes,
@@ -80,6 +84,8 @@ impl KernelConfig {
             self.tcp_clock,
             self.task_tgid,
             self.task_pid,
+            self.task_signal,
+            self.signal_live,
             self.log,
         ]
     }

@@ -192,3 +192,13 @@ pub unsafe fn task_ids(task: *const u8) -> (u32, u32) {
     // SAFETY: see `field`.
     unsafe { (field(task, config!(task_tgid)), field(task, config!(task_pid))) }
 }
+
+/// Threads of a task's process that have not begun to exit.
+#[inline(always)]
+pub unsafe fn live_threads(task: *const u8) -> u32 {
+    // SAFETY: see `field`; pointers read from a trusted structure may be followed after a null check.
+    unsafe {
+        let signal: *const u8 = field(task, config!(task_signal));
+        if signal.is_null() { 0 } else { field(signal, config!(signal_live)) }
+    }
+}

@@ -29,7 +29,7 @@ pub static SCOPE: Array<Scope> = Array::with_max_entries(1, 0);
 #[map]
 pub static PORTS: Array<u32> = Array::with_max_entries(65_536, 0);
 
-/// Thread group ids of the pid scope: those listed and their descendants.
+/// Thread group ids of the pid scope: those listed and their descendants, each with the listed one that it comes from.
 #[map]
 pub static PIDS: HashMap<u32, u32> = HashMap::with_max_entries(SCOPE_PIDS, 1 /* BPF_F_NO_PREALLOC */);
 
@@ -65,6 +65,8 @@ pub static CONFIG: KernelConfig = KernelConfig {
     tcp_clock: 0,
     task_tgid: 0,
     task_pid: 0,
+    task_signal: 0,
+    signal_live: 0,
     log: 0,
 };
 

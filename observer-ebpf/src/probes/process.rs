@@ -4,7 +4,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use observer_common::{config::SCOPE_PIDS, loss::Counter};
 
 use crate::{
-    kernel::task_ids,
+    kernel::{live_threads, task_ids},
     maps::{PIDS, count, scope},
 };
 
@@ -16,8 +16,15 @@ pub fn obs_fork(ctx: BtfTracePointContext) -> i32 {
     }
     // SAFETY: both are trusted tasks.
     let ((parent, _), (child, _)) = unsafe { (task_ids(ctx.arg(0)), task_ids(ctx.arg(1))) };
-    if parent != child && PIDS.get_ptr(parent).is_some() && PIDS.insert(child, parent, 0).is_err() {
-        count(Counter::ScopePidInsert);
+    if parent == child {
+        return 0;
+    }
+    if let Some(root) = PIDS.get_ptr(parent) {
+        // SAFETY: a map value.
+        let root = unsafe { *root };
+        if PIDS.insert(child, root, 0).is_err() {
+            count(Counter::ScopePidInsert);
+        }
     }
     0
 }
@@ -29,8 +36,9 @@ pub fn obs_exit(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     // SAFETY: a trusted task.
-    let (tgid, pid) = unsafe { task_ids(ctx.arg(0)) };
-    if tgid == pid {
+    let ((tgid, _), live) = unsafe { (task_ids(ctx.arg(0)), live_threads(ctx.arg(0))) };
+    // The last thread, and not the first one: that may end before others, or be replaced by one that calls exec.
+    if live == 0 {
         // Absent for most processes.
         let _absent = PIDS.remove(tgid);
     }

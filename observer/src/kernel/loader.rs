@@ -152,6 +152,8 @@ impl Kernel {
         }
         kernel.set_scope(scope)?;
         kernel.attach_probes()?;
+        // What was forked and listened on meanwhile, which no probe saw.
+        kernel.learn(scope)?;
         if let Some(report) = kernel.reports.iter().find(|report| report.required && !report.is_attached()) {
             let (Status::Unsupported(reason) | Status::NotPermitted(reason) | Status::Broken(reason)) =
                 report.status.clone()
@@ -220,7 +222,6 @@ impl Kernel {
             ids.insert(cgroup.id);
             flags |= SCOPE_CGROUPS;
         }
-        let mut pids = scope::with_descendants(&scope.pids);
         if !scope.pids.is_empty() {
             flags |= SCOPE_PIDS;
         }
@@ -228,8 +229,9 @@ impl Kernel {
             flags |= SCOPE_PORTS;
         }
         self.explicit_ports = flags & SCOPE_PORTS != 0;
-        self.replace_keys("CGROUPS", &ids)?;
-        self.replace_keys("PIDS", &pids)?;
+        self.replace_cgroups(&ids)?;
+        self.forget_processes(|_, root| !scope.pids.contains(&root))?;
+        self.add_processes(scope)?;
         // In force before the ports are read: from here on the kernel side learns of new listeners and forks.
         self.generation = self.generation.wrapping_add(1).max(1);
         let value = KernelScope { generation: self.generation, flags, cgroup_levels, padding: 0 };
@@ -237,23 +239,68 @@ impl Kernel {
             Array::try_from(self.map("SCOPE")?).map_err(|error| map_error("SCOPE", &error))?;
         map.set(0, [value.generation, value.flags, value.cgroup_levels, 0], 0)
             .map_err(|error| map_error("SCOPE", &error))?;
-        if !scope.pids.is_empty() {
-            // Children born while the list was made.
-            pids = scope::with_descendants(&scope.pids);
-            self.replace_keys("PIDS", &pids)?;
+        let ports =
+            if self.explicit_ports { scope.ports.iter().copied().collect() } else { self.listening_ports(scope)? };
+        self.replace_ports(&ports)?;
+        // The first time nothing is attached yet, and `attach` does this once it is. Later, what the kernel side
+        // learnt between the look and the replacement was just forgotten.
+        if self.generation == 1 { Ok(()) } else { self.learn(scope) }
+    }
+
+    /// Adds processes and ports of the scope that no probe told of.
+    fn learn(&mut self, scope: &Scope) -> Result<(), KernelError> {
+        self.add_processes(scope)?;
+        if self.explicit_ports {
+            return Ok(());
         }
-        let ports = if self.explicit_ports {
-            scope.ports.iter().copied().collect()
-        } else if flags == 0 {
-            scope::listening_ports(None)
-        } else {
-            scope::listening_ports(Some(&|process| {
-                let pid = u32::try_from(process.pid()).unwrap_or(0);
-                (scope.pids.is_empty() || pids.contains(&pid))
-                    && (scope.cgroups.is_empty() || scope::in_cgroups(process, &scope.cgroups))
-            }))
-        };
-        self.replace_ports(&ports)
+        let ports = self.listening_ports(scope)?;
+        self.add_ports(&ports)
+    }
+
+    /// Ports on which processes in scope listen now.
+    fn listening_ports(&mut self, scope: &Scope) -> Result<BTreeSet<u16>, KernelError> {
+        if scope.pids.is_empty() && scope.cgroups.is_empty() {
+            return Ok(scope::listening_ports(None));
+        }
+        // The kernel side's list: it has those, too, whose parents have ended.
+        let pids: BTreeSet<u32> = self.pids()?.keys().flatten().collect();
+        Ok(scope::listening_ports(Some(&|process| {
+            let pid = u32::try_from(process.pid()).unwrap_or(0);
+            (scope.pids.is_empty() || pids.contains(&pid))
+                && (scope.cgroups.is_empty() || scope::in_cgroups(process, &scope.cgroups))
+        })))
+    }
+
+    /// Adds the processes of the scope and their descendants; the kernel side does the same for those born later.
+    fn add_processes(&mut self, scope: &Scope) -> Result<(), KernelError> {
+        if scope.pids.is_empty() {
+            return Ok(());
+        }
+        let mut map = self.pids()?;
+        for (pid, root) in scope::with_descendants(&scope.pids) {
+            map.insert(pid, root, 0).map_err(|error| map_error("PIDS", &error))?;
+        }
+        // Who ended between the look and the insertion is not there to take itself out.
+        self.forget_processes(|pid, _| !scope::is_running(pid))
+    }
+
+    fn forget_processes(&mut self, forget: impl Fn(u32, u32) -> bool) -> Result<(), KernelError> {
+        let mut map = self.pids()?;
+        let old: Vec<u32> =
+            map.iter().flatten().filter(|(pid, root)| forget(*pid, *root)).map(|(pid, _)| pid).collect();
+        for pid in old {
+            match map.remove(&pid) {
+                // A process that ended meanwhile took itself out.
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(map_error("PIDS", &error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Thread group id to the listed process that it descends from.
+    fn pids(&mut self) -> Result<BpfHashMap<&mut MapData, u32, u32>, KernelError> {
+        BpfHashMap::try_from(self.map("PIDS")?).map_err(|error| map_error("PIDS", &error))
     }
 
     /// Leaves a port alone, or looks at it again. Ports that the user named are never left alone.
@@ -264,8 +311,7 @@ impl Kernel {
         if self.explicit_ports {
             return Ok(());
         }
-        let mut map: Array<&mut MapData, u32> =
-            Array::try_from(self.map("PORTS")?).map_err(|error| map_error("PORTS", &error))?;
+        let mut map = self.ports()?;
         let value = if ignore { PORT_IGNORED } else { PORT_CANDIDATE };
         map.set(u32::from(port), value, 0).map_err(|error| map_error("PORTS", &error))
     }
@@ -342,37 +388,36 @@ impl Kernel {
         self.ebpf.map_mut(name).ok_or_else(|| KernelError::Map { map: name, reason: "it is not in the object".into() })
     }
 
-    /// Makes a set of keys the only ones of a hash map.
-    fn replace_keys<K: aya::Pod + Ord>(&mut self, name: &'static str, keys: &BTreeSet<K>) -> Result<(), KernelError> {
-        let mut map: BpfHashMap<&mut MapData, K, u32> =
-            BpfHashMap::try_from(self.map(name)?).map_err(|error| map_error(name, &error))?;
-        for key in keys {
-            map.insert(key, 1, 0).map_err(|error| map_error(name, &error))?;
+    fn replace_cgroups(&mut self, ids: &BTreeSet<u64>) -> Result<(), KernelError> {
+        const MAP: &str = "CGROUPS";
+        let failed = |error| map_error(MAP, &error);
+        let mut map: BpfHashMap<&mut MapData, u64, u32> = BpfHashMap::try_from(self.map(MAP)?).map_err(failed)?;
+        for id in ids {
+            map.insert(id, 1, 0).map_err(failed)?;
         }
-        let old: Vec<K> = map.keys().flatten().filter(|key| !keys.contains(key)).collect();
-        for key in old {
-            match map.remove(&key) {
-                // A process that ended meanwhile took itself out.
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(map_error(name, &error)),
-            }
-        }
-        Ok(())
+        let old: Vec<u64> = map.keys().flatten().filter(|id| !ids.contains(id)).collect();
+        old.iter().try_for_each(|id| map.remove(id)).map_err(failed)
+    }
+
+    fn ports(&mut self) -> Result<Array<&mut MapData, u32>, KernelError> {
+        Array::try_from(self.map("PORTS")?).map_err(|error| map_error("PORTS", &error))
+    }
+
+    fn add_ports(&mut self, ports: &BTreeSet<u16>) -> Result<(), KernelError> {
+        let mut map = self.ports()?;
+        ports
+            .iter()
+            .try_for_each(|port| map.set(u32::from(*port), PORT_CANDIDATE, 0))
+            .map_err(|error| map_error("PORTS", &error))
     }
 
     fn replace_ports(&mut self, ports: &BTreeSet<u16>) -> Result<(), KernelError> {
-        let first = self.generation == 1;
-        let explicit = self.explicit_ports;
-        let mut map: Array<&mut MapData, u32> =
-            Array::try_from(self.map("PORTS")?).map_err(|error| map_error("PORTS", &error))?;
-        for port in ports {
-            map.set(u32::from(*port), PORT_CANDIDATE, 0).map_err(|error| map_error("PORTS", &error))?;
-        }
-        // A new map is all zeros; what the kernel side learns between the scope's change and this is kept by the
-        // next change of scope only if it still listens then.
-        if first && !explicit {
+        self.add_ports(ports)?;
+        // A new map is all zeros.
+        if self.generation == 1 {
             return Ok(());
         }
+        let mut map = self.ports()?;
         for port in 0..=u16::MAX {
             if !ports.contains(&port) && map.get(&u32::from(port), 0).is_ok_and(|value| value != PORT_NONE) {
                 map.set(u32::from(port), PORT_NONE, 0).map_err(|error| map_error("PORTS", &error))?;
@@ -427,6 +472,8 @@ fn constants(options: Options) -> Result<KernelConfig, KernelError> {
         tcp_clock: btf.offset("tcp_sock", "tcp_clock_cache").unwrap_or(0),
         task_tgid: btf.offset("task_struct", "tgid")?,
         task_pid: btf.offset("task_struct", "pid")?,
+        task_signal: btf.offset("task_struct", "signal")?,
+        signal_live: btf.offset("signal_struct", "live")?,
         log: u32::from(options.log),
     })
 }

@@ -1,7 +1,7 @@
 //! From the configured scope to what the kernel side compares: ports, thread group ids, cgroup ids.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet, btree_map::Entry},
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -63,8 +63,8 @@ pub(super) fn cgroup(path: &Path) -> Result<Cgroup, CgroupError> {
     Ok(Cgroup { id, level })
 }
 
-/// The listed processes and all their descendants that run now.
-pub(super) fn with_descendants(roots: &[u32]) -> BTreeSet<u32> {
+/// The listed processes and all their descendants that run now, each with the listed one that it descends from.
+pub(super) fn with_descendants(roots: &[u32]) -> BTreeMap<u32, u32> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for process in processes() {
         if let Ok(stat) = process.stat()
@@ -73,14 +73,23 @@ pub(super) fn with_descendants(roots: &[u32]) -> BTreeSet<u32> {
             children.entry(parent).or_default().push(pid);
         }
     }
-    let mut found = BTreeSet::new();
-    let mut open: Vec<u32> = roots.to_vec();
-    while let Some(pid) = open.pop() {
-        if found.insert(pid) {
-            open.extend(children.get(&pid).into_iter().flatten());
+    let mut found = BTreeMap::new();
+    let mut open: Vec<(u32, u32)> = roots.iter().map(|root| (*root, *root)).collect();
+    while let Some((pid, root)) = open.pop() {
+        if let Entry::Vacant(entry) = found.entry(pid) {
+            entry.insert(root);
+            open.extend(children.get(&pid).into_iter().flatten().map(|child| (*child, root)));
         }
     }
     found
+}
+
+/// Whether a process runs and has not begun to end.
+pub(super) fn is_running(pid: u32) -> bool {
+    const PF_EXITING: u32 = 4;
+    let stat = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok()?.stat().ok());
+    // The first thread may end before others.
+    stat.is_some_and(|stat| stat.flags & PF_EXITING == 0 || stat.num_threads > 1)
 }
 
 /// Ports on which processes listen that `in_scope` accepts, in every network namespace that a process of this host
@@ -152,10 +161,12 @@ mod tests {
         let mut child = Command::new("sleep").arg("20").stdout(Stdio::null()).spawn().expect("sleep runs");
         let own = std::process::id();
         let all = with_descendants(&[own]);
-        assert!(all.contains(&own) && all.contains(&child.id()));
-        assert!(!all.contains(&1));
+        assert_eq!((all.get(&own), all.get(&child.id())), (Some(&own), Some(&own)));
+        assert!(!all.contains_key(&1));
+        assert!(is_running(own) && is_running(child.id()));
         child.kill().expect("our own child");
         child.wait().expect("our own child");
+        assert!(!is_running(child.id()));
     }
 
     #[test]

@@ -32,6 +32,17 @@ impl Cgroup {
         Self(path)
     }
 
+    /// A new cgroup below this one; it must go first.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    #[must_use]
+    pub fn below(&self, name: &str) -> Self {
+        let path = self.0.join(name);
+        std::fs::create_dir(&path).unwrap_or_else(|error| panic!("creating {}: {error}", path.display()));
+        Self(path)
+    }
+
     /// Its directory.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -147,6 +147,14 @@ impl Client {
 /// # Errors
 /// What the kernel said, or that the answer is no HTTP/1.1.
 pub fn get(address: SocketAddr, path: &str) -> io::Result<Response> {
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    get_with(address, path, "")
+}
+
+/// As [`get`], with these header lines besides.
+///
+/// # Errors
+/// What the kernel said, or that the answer is no HTTP/1.1.
+pub fn get_with(address: SocketAddr, path: &str, headers: &str) -> io::Result<Response> {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}\r\n");
     Client::connect(address)?.ask(request.as_bytes())
 }

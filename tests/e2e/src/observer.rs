@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    process::Command,
+    process::{Command, ExitStatus},
     thread,
     time::{Duration, Instant},
 };
@@ -46,11 +46,21 @@ impl Observer {
     /// If it does not get ready.
     #[must_use]
     pub fn with(arguments: &[&str]) -> Self {
+        Self::tuned(arguments, &[])
+    }
+
+    /// As [`Self::with`], with these settings in its environment besides.
+    ///
+    /// # Panics
+    /// If it does not get ready.
+    #[must_use]
+    pub fn tuned(arguments: &[&str], settings: &[(&str, &str)]) -> Self {
         let scratch = Scratch::new();
         let log = scratch.file("requests.jsonl");
-        let log = log.to_str().expect("a plain path");
-        let extra = ["--log-format", "json", "--request-log-chunks", "--request-log", log];
-        Self::launch(&[arguments, &extra].concat(), scratch)
+        let mut command = command();
+        command.envs(settings.iter().copied()).arg("run").args(arguments);
+        command.args(["--log-format", "json", "--request-log-chunks", "--request-log"]).arg(log);
+        Self::launch(command, free_address(), scratch)
     }
 
     /// Runs it with these arguments (they must name a scope of the test's own) and nothing more, and waits until it is
@@ -60,14 +70,33 @@ impl Observer {
     /// If it does not get ready.
     #[must_use]
     pub fn bare(arguments: &[&str]) -> Self {
-        Self::launch(arguments, Scratch::new())
+        let mut command = command();
+        command.arg("run").args(arguments);
+        Self::launch(command, free_address(), Scratch::new())
     }
 
-    fn launch(arguments: &[&str], scratch: Scratch) -> Self {
-        let log = RequestLog(scratch.file("requests.jsonl"));
-        let listen = free_address();
+    /// Runs it without any argument: all that it knows, it has from these settings (they must name a scope of the
+    /// test's own) and from two more, its address and its request log. Waits until it is attached.
+    ///
+    /// # Panics
+    /// If it does not get ready.
+    #[must_use]
+    pub fn by_environment(settings: &[(&str, &str)]) -> Self {
+        let (scratch, listen) = (Scratch::new(), free_address());
         let mut command = command();
-        command.arg("run").args(arguments).args(["--listen", &listen.to_string()]);
+        command.arg("run").envs(settings.iter().copied());
+        command.env("OBSERVER_LISTEN", listen.to_string());
+        command.env("OBSERVER_REQUEST_LOG_PATH", scratch.file("requests.jsonl"));
+        Self::spawn(command, listen, scratch)
+    }
+
+    fn launch(mut command: Command, listen: SocketAddr, scratch: Scratch) -> Self {
+        command.args(["--listen", &listen.to_string()]);
+        Self::spawn(command, listen, scratch)
+    }
+
+    fn spawn(command: Command, listen: SocketAddr, scratch: Scratch) -> Self {
+        let log = RequestLog(scratch.file("requests.jsonl"));
         let begun = Instant::now();
         let mut process = Process::spawn("observer", command);
         wait::until("the observer to be ready", SOON, || {
@@ -145,6 +174,19 @@ impl Observer {
         let response = http::get(self.listen, "/metrics").expect("the observer answers");
         assert_eq!(response.status, 200);
         Metrics::parse(&response.text())
+    }
+
+    /// Scrapes it and keeps only what it says of this port: nothing else is read, and thus printed, of an observer
+    /// whose scope is not the test's alone.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    #[must_use]
+    pub fn metrics_of_port(&self, port: u16) -> Metrics {
+        let text = http::get(self.listen, "/metrics").expect("the observer answers").text();
+        let label = format!("server_port=\"{port}\"");
+        let lines = text.lines().filter(|line| !line.starts_with('#') && line.contains(&label));
+        Metrics::parse(&lines.collect::<Vec<_>>().join("\n"))
     }
 
     /// Sends it a signal.
@@ -226,6 +268,19 @@ impl Drop for Observer {
             self.stop(libc::SIGTERM);
         }
     }
+}
+
+/// Runs a command of the observer that is to end by itself: how it ended, and what it said.
+///
+/// # Panics
+/// If it does not end soon.
+#[must_use]
+pub fn run(command: Command) -> (ExitStatus, Vec<String>) {
+    let mut process = Process::spawn("observer", command);
+    let status = process.wait(SOON);
+    // The last lines may still be on their way.
+    thread::sleep(Duration::from_millis(100));
+    (status, process.output())
 }
 
 /// The observer's command, without any setting from this process's environment.

@@ -81,12 +81,13 @@ fn absent(need: &str) -> Option<String> {
         "python" => file(python(), "cargo xtask setup, or set OBSERVER_VENV"),
         "cgroup" => crate::cgroup::root().is_none().then(|| "no cgroup v2 hierarchy is mounted".to_owned()),
         "io_uring" => crate::raw::uring::Ring::new().err().map(|error| format!("io_uring is not permitted: {error}")),
+        "mptcp" => crate::raw::Listener::multipath().err().map(|error| format!("no Multipath TCP: {error}")),
         tool => program(tool),
     }
 }
 
 /// Why a need cannot be met here; `None`: it can. Needs are `kernel` (root, BPF, the observer's binary), `observer`
-/// (its binary alone), `sample`, `python`, `cgroup`, `io_uring`, and names of programs.
+/// (its binary alone), `sample`, `python`, `cgroup`, `io_uring`, `mptcp`, and names of programs.
 ///
 /// # Panics
 /// If it cannot, and `OBSERVER_REQUIRE` demands it.

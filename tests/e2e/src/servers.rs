@@ -7,6 +7,7 @@ use crate::{
     net::free_address,
     process::Process,
     require,
+    scratch::Scratch,
     wait::{self, SOON},
 };
 
@@ -53,9 +54,7 @@ impl Server {
         let mut command = Command::new(require::sample());
         command.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments);
         let mut process = Process::spawn("sample-llm", command);
-        let line = process.line(SOON, |line| line.contains("listening on "));
-        let address = line.rsplit("listening on ").next().and_then(|text| text.trim().parse().ok());
-        let address = address.unwrap_or_else(|| panic!("no address in {line}"));
+        let address = listening(&mut process);
         Self { process, address }
     }
 
@@ -101,4 +100,62 @@ impl Server {
     pub const fn port(&self) -> u16 {
         self.address.port()
     }
+}
+
+/// A shell that starts the sample server once it is told to: for tests that name a process, or its cgroup, before
+/// there is a server.
+#[derive(Debug)]
+pub struct Parent {
+    /// The shell.
+    pub process: Process,
+    scratch: Scratch,
+}
+
+/// How a server descends from its [`Parent`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Descent {
+    /// A grandchild.
+    Straight,
+    /// A grandchild whose parent has ended, so that by now it is some other process's child.
+    Orphaned,
+}
+
+impl Parent {
+    /// A shell that waits.
+    #[must_use]
+    pub fn new(descent: Descent) -> Self {
+        // `timeout` bounds the server's life even if the shell is killed, and hands signals on.
+        let run = "timeout --kill-after=1 60 \"$1\" serve --listen 127.0.0.1:0 >&3 2>&3 &";
+        let start = match descent {
+            Descent::Straight => format!("{run} pid=$!"),
+            Descent::Orphaned => format!("pid=$( ({run} echo $!) )"),
+        };
+        let script = format!(
+            "exec 3>&1; while [ ! -e \"$0\" ]; do sleep 0.02; done\n{start}\ntrap 'kill $pid; exit 0' TERM\n\
+             while kill -0 $pid 2>&-; do sleep 0.1; done"
+        );
+        let scratch = Scratch::new();
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).arg(scratch.file("go")).arg(require::sample());
+        Self { process: Process::spawn("sh", command), scratch }
+    }
+
+    /// Has it start the server, and tells where that listens.
+    ///
+    /// # Panics
+    /// If it does not listen soon.
+    pub fn serve(&mut self) -> SocketAddr {
+        let _go = self.scratch.write("go", "");
+        listening(&mut self.process)
+    }
+}
+
+/// Waits for a sample server to say where it listens.
+///
+/// # Panics
+/// If it does not say so soon.
+pub fn listening(process: &mut Process) -> SocketAddr {
+    let line = process.line(SOON, |line| line.contains("listening on "));
+    let address = line.rsplit("listening on ").next().and_then(|text| text.trim().parse().ok());
+    address.unwrap_or_else(|| panic!("no address in {line}"))
 }

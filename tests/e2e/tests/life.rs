@@ -15,7 +15,6 @@ use observer_e2e::{
     http::Client,
     net::{free_address, free_port},
     observer::{self, Observer},
-    process::Process,
     raw::Listener,
     request_log::RequestLog,
     require,
@@ -25,19 +24,12 @@ use observer_e2e::{
     wait::{self, SOON},
 };
 
-/// Runs a command that is to end by itself: whether it succeeded, and what it said.
-fn run(command: Command) -> (bool, Vec<String>) {
-    let mut process = Process::spawn("observer", command);
-    let success = process.wait(SOON).success();
-    // The last lines may still be on their way.
-    std::thread::sleep(Duration::from_millis(100));
-    (success, process.output())
-}
-
+/// Whether a command of the observer succeeded, and what it said.
 fn observer(arguments: &[&str]) -> (bool, Vec<String>) {
     let mut command = observer::command();
     command.args(arguments);
-    run(command)
+    let (status, said) = observer::run(command);
+    (status.success(), said)
 }
 
 /// Starts on a port of its own must fail with a message that holds all of `words`.
@@ -84,8 +76,8 @@ fn without_privileges() {
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&copy);
     command.args(["run", "--ports", &free_port().to_string(), "--listen", &free_address().to_string()]);
     command.current_dir("/");
-    let (success, said) = run(command);
-    assert!(!success, "{said:#?}");
+    let (status, said) = observer::run(command);
+    assert!(!status.success(), "{said:#?}");
     assert_eq!(said.len(), 1, "one clear line: {said:#?}");
     let clear = ["CAP_BPF", "root", "privilege", "permi"].iter().any(|word| said[0].contains(word));
     assert!(clear, "{said:#?}");

@@ -4,7 +4,7 @@ use std::{
     io,
     mem::{size_of, zeroed},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
     thread,
     time::Duration,
 };
@@ -61,6 +61,22 @@ pub fn whole(bytes: &[u8]) -> bool {
     bytes.len() >= end + 4 + length
 }
 
+fn multipath_socket() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, libc::IPPROTO_MPTCP) };
+    // SAFETY: the descriptor, if it is one, is new and owned by nobody else.
+    if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(fd) }) }
+}
+
+fn ipv4(address: SocketAddr) -> libc::sockaddr_in {
+    // SAFETY: zeroes are a valid address.
+    let mut plain: libc::sockaddr_in = unsafe { zeroed() };
+    plain.sin_family = libc::AF_INET as libc::sa_family_t;
+    plain.sin_port = address.port().to_be();
+    plain.sin_addr.s_addr = std::net::Ipv4Addr::LOCALHOST.to_bits().to_be();
+    plain
+}
+
 impl Listener {
     /// Listens on a free port of 127.0.0.1.
     ///
@@ -94,6 +110,43 @@ impl Listener {
         Self { listener: listener.expect("the port is free"), connect_to }
     }
 
+    /// Listens on a free port of 127.0.0.1 with Multipath TCP, as Go's servers do unless told otherwise.
+    ///
+    /// # Errors
+    /// If this kernel has none.
+    ///
+    /// # Panics
+    /// If it has, and still fails.
+    pub fn multipath() -> io::Result<Self> {
+        let connect_to = crate::net::free_address();
+        let socket = multipath_socket()?;
+        let address = ipv4(connect_to);
+        // SAFETY: the descriptor is open, the address valid for its size.
+        let bound = unsafe {
+            libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size_of_val(&address) as libc::socklen_t)
+        };
+        assert_eq!(bound, 0, "bind: {}", io::Error::last_os_error());
+        // SAFETY: the descriptor is open.
+        assert_eq!(unsafe { libc::listen(socket.as_raw_fd(), 16) }, 0, "listen: {}", io::Error::last_os_error());
+        Ok(Self { listener: socket.into(), connect_to })
+    }
+
+    /// As [`Self::link`], with a client that speaks Multipath TCP.
+    ///
+    /// # Panics
+    /// If that fails.
+    #[must_use]
+    pub fn multipath_link(&self) -> Link {
+        let socket = multipath_socket().expect("this kernel has Multipath TCP");
+        let address = ipv4(self.connect_to);
+        // SAFETY: the descriptor is open, the address valid for its size.
+        let connected = unsafe {
+            libc::connect(socket.as_raw_fd(), (&raw const address).cast(), size_of_val(&address) as libc::socklen_t)
+        };
+        assert_eq!(connected, 0, "connect: {}", io::Error::last_os_error());
+        self.accept(socket.into())
+    }
+
     /// Its port.
     #[must_use]
     pub const fn port(&self) -> u16 {
@@ -112,7 +165,10 @@ impl Listener {
     /// If that fails.
     #[must_use]
     pub fn link(&self) -> Link {
-        let client = TcpStream::connect_timeout(&self.connect_to, SOON).expect("connecting");
+        self.accept(TcpStream::connect_timeout(&self.connect_to, SOON).expect("connecting"))
+    }
+
+    fn accept(&self, client: TcpStream) -> Link {
         let (server, _) = self.listener.accept().expect("a connection waits");
         let from = client.local_addr().expect("it has an address");
         for stream in [&client, &server] {

@@ -5,6 +5,7 @@
 //! that the kernel throws away) makes a request incomplete, or a count unknown: never a wrong value.
 
 mod ends;
+mod multipath;
 mod order;
 mod reads;
 mod writes;
