@@ -65,7 +65,8 @@ fn load(address: SocketAddr, concurrency: u64, requests: u64, interval: u64) {
     });
 }
 
-/// The observer's lines by client port, each port's in the order of their ends; a port is used by one connection.
+/// The observer's lines by client port, each port's in the order of their ends: connections that reuse a port follow
+/// one another, and so do the requests of each.
 fn by_connection(lines: Vec<RequestLine>) -> HashMap<u16, Vec<RequestLine>> {
     let mut connections: HashMap<u16, Vec<RequestLine>> = HashMap::new();
     for line in lines {
@@ -109,9 +110,17 @@ fn join(captured: &Captured, port: u16, lines: Vec<RequestLine>, requests: u64) 
     assert_eq!(lines.len() as u64, requests, "the log holds every request, once");
     let connections = by_connection(lines);
     let mut errors = Errors::default();
+    let mut by_port: HashMap<u16, Vec<&Exchange>> = HashMap::new();
     for exchange in &exchanges {
-        let lines = connections.get(&exchange.client_port).expect("the observer saw this connection");
-        compare(exchange, &lines[exchange.index], &mut errors);
+        by_port.entry(exchange.client_port).or_default().push(exchange);
+    }
+    for (port, mut exchanges) in by_port {
+        exchanges.sort_by_key(|exchange| exchange.arrive);
+        let lines = connections.get(&port).expect("the observer saw this connection");
+        assert_eq!(lines.len(), exchanges.len());
+        for (exchange, line) in exchanges.into_iter().zip(lines) {
+            compare(exchange, line, &mut errors);
+        }
     }
     errors
 }
