@@ -85,17 +85,18 @@ struct Script {
 
 impl Script {
     fn new(shape: Shape) -> Self {
-        let answers: Vec<_> = (0..CONNECTIONS).map(|connection| shape.calls(connection)).collect();
+        // Connections do not take turns in order of their age.
+        let connections = (0..CONNECTIONS).map(|connection| connection * 97 % CONNECTIONS);
+        let mut answers: Vec<_> =
+            connections.map(|connection| (connection, shape.calls(connection).into_iter())).collect();
         let mut script = Self { bytes: Vec::new(), calls: Vec::new() };
-        for turn in 0..answers[0].len() {
-            for connection in 0..CONNECTIONS {
-                // Connections do not take turns in order of their age.
-                let connection = connection * 97 % CONNECTIONS;
-                script.bytes.extend_from_slice(&answers[connection][turn]);
-                script.calls.push((connection, script.bytes.len()));
+        loop {
+            for (connection, calls) in &mut answers {
+                let Some(call) = calls.next() else { return script };
+                script.bytes.extend_from_slice(&call);
+                script.calls.push((*connection, script.bytes.len()));
             }
         }
-        script
     }
 }
 

@@ -58,11 +58,12 @@ impl Ring {
     /// Hands every record that is there to `each`; returns how many, and their bytes in the ring.
     pub fn drain(&mut self, limit: usize, mut each: impl FnMut(&Event<'_>)) -> Drained {
         let mut drained = Drained::default();
+        // Cleared once: what an event has of them, it has written.
+        let mut stamps = [wire::Arrival::default(); ARRIVALS_PER_EVENT];
         while drained.events < limit {
             let Some(record) = self.ring.next() else { break };
             drained.events += 1;
             drained.bytes += record.len() + 8;
-            let mut stamps = [wire::Arrival::default(); ARRIVALS_PER_EVENT];
             match decode(&record, &mut stamps) {
                 Some(event) => each(&event),
                 None => self.malformed += 1,

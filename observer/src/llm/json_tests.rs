@@ -139,7 +139,34 @@ fn an_anchor_in_text_is_none() {
 
 const TEXT: &str = r#"{"a\u00e9":[{"b":"x\ud83d\ude00\"y","c":12.5},null,true],"long":"0123456789","z":{"":-1}}"#;
 
+fn any_json() -> impl Strategy<Value = String> {
+    let key = r#"(a|b||x{63,66}|\\u0061|a\\ud83d)"#;
+    let leaf = r#"(null|true|-?[0-9]{1,4}|1e5|nul|"[a-z é]{0,9}"|"z{254,258}"|"(\\n|\\u00e9|\\ud83d|\\\\|\\")x?")"#;
+    leaf.prop_recursive(30, 60, 4, move |inner| {
+        prop_oneof![
+            (prop::collection::vec(inner.clone(), 0..4), "[ \n]?")
+                .prop_map(|(values, blank)| format!("[{}{blank}]", values.join(&format!(",{blank}")))),
+            (prop::collection::vec((key, inner), 0..5), "[ \t]?").prop_map(|(members, blank)| {
+                let members: Vec<_> = members.iter().map(|(key, value)| format!("\"{key}\":{blank}{value}")).collect();
+                format!("{{{}{blank}}}", members.join(&format!("{blank},")))
+            }),
+        ]
+    })
+}
+
 proptest! {
+    // A single byte at a time never goes the short way.
+    #[test]
+    fn the_short_way_and_the_long_one_say_the_same(text in any_json(), change in any::<(prop::sample::Index, u8)>()) {
+        let mut bytes = text.into_bytes();
+        if change.1 < 64 {
+            let at = change.0.index(bytes.len());
+            bytes[at] ^= change.1;
+        }
+        let single: Vec<_> = bytes.chunks(1).map(Piece::Bytes).collect();
+        prop_assert_eq!(scan(&single), scan(&[Piece::Bytes(&bytes)]));
+    }
+
     #[test]
     fn every_split_gives_the_same(cuts in proptest::collection::vec(0..TEXT.len(), 0..12)) {
         let mut cuts = cuts;

@@ -236,6 +236,11 @@ mod tests {
         assert_eq!(events.len(), 2);
         assert!(events[0].ends_with("x~") && events[0].len() < EVENT_MAX + 8);
         assert_eq!(events[1], "|y");
+        for length in EVENT_MAX - 8..EVENT_MAX + 4 {
+            let event = [b"data: ".as_slice(), &vec![b'x'; length], b"\n\n"].concat();
+            let (front, back) = event.split_at(10);
+            assert_eq!(parse(&[Chunk::Data(&event)]), parse(&[Chunk::Data(front), Chunk::Data(back)]), "{length}");
+        }
         let many_lines = [b"data: 1\n".repeat(EVENT_MAX), b"\ndata: y\n\n".to_vec()].concat();
         let events = parse(&[Chunk::Data(&many_lines)]);
         assert_eq!(events.len(), 2);

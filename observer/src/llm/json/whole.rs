@@ -75,6 +75,7 @@ fn skip_blanks(bytes: &[u8]) -> &[u8] {
 }
 
 /// A key and its colon; what follows them.
+#[inline]
 fn read_key(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (text, rest) = read_text(bytes)?;
     match rest {
@@ -84,6 +85,7 @@ fn read_key(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// A string without escapes, to its end.
+#[inline]
 fn read_text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let [b'"', bytes @ ..] = bytes else { return None };
     let (text, rest) = bytes.split_at_checked(swar::plain_text(bytes))?;
@@ -93,6 +95,8 @@ fn read_text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
+/// A scalar that is known to be over; what follows it.
+#[inline]
 fn read_scalar(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
     if let [b'"', ..] = bytes {
         let (text, rest) = read_text(bytes)?;
