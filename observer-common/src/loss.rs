@@ -43,16 +43,19 @@ counters! {
     OtherRingFull = "other_ring_full", true;
     /// Sockets whose state could not be stored (out of memory).
     StateStorage = "state_storage", true;
-    /// Arrival stamps for which a socket's own ring had no room.
-    ArrivalOverflow = "arrival_overflow", true;
+    /// Stretches of received bytes without an arrival stamp, since their socket's own ring had no room: known to
+    /// matter only if another request begins in them.
+    Unstamped = "unstamped", false;
     /// Data events without payload, because the registers were not the call's.
     NoPayload = "no_payload", false;
     /// Data events whose payload could not be read from user memory.
-    PayloadFault = "payload_fault", false;
+    PayloadFault = "payload_fault", true;
     /// Processes that could not be added to the pid scope.
     ScopePidInsert = "scope_pid_insert", true;
     /// Connections on candidate ports that speak something else and are left alone.
     NotHttp = "not_http", false;
+    /// Calls on connections to ports that are left alone because they serve much of something else.
+    IgnoredPort = "ignored_port", false;
 }
 
 /// Slots of the counter array.

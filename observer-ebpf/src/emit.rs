@@ -32,7 +32,9 @@ fn submit<T>(entry: RingBufEntry<T>, counter: Counter) {
     // SAFETY: a ring of ours.
     let fill = unsafe { bpf_ringbuf_query((&raw const EVENTS).cast_mut().cast(), u64::from(BPF_RB_AVAIL_DATA)) };
     count(counter);
-    if fill > u64::from(config!(wakeup_bytes)) {
+    // Only the event that crosses the mark, or one of its neighbours: each wake-up costs the server.
+    let mark = u64::from(config!(wakeup_bytes));
+    if fill > mark && fill - mark <= 4 * size_of::<T>() as u64 {
         count(Counter::Wakeup);
         entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
     } else {
@@ -154,16 +156,17 @@ fn record<const N: usize>(call: &Call, buffers: Buffers) {
     submit(entry, Counter::Data);
 }
 
-/// A connection became known, by a read of `length` bytes or by something else (0).
+/// A connection became known, by a read of `length` bytes or by something else (0). False: there was no room to say
+/// so.
 #[inline(always)]
-pub fn open(sock: Sock, socket: &Socket, time: u64, length: u32, flags: u16) {
+pub fn open(sock: Sock, socket: &Socket, time: u64, length: u32, flags: u16) -> bool {
     let (send_sequence, receive_sequence) = match sock.tcp() {
-        Some(tcp) => (tcp.write_seq(), tcp.copied_seq().wrapping_sub(length)),
+        Some(tcp) => (tcp.write_seq(), socket.read_end(tcp).wrapping_sub(length)),
         None => (socket.sent, socket.received),
     };
     let Some(mut entry) = EVENTS.reserve::<SocketOpen>(0) else {
         count(Counter::OtherRingFull);
-        return;
+        return false;
     };
     let pointer = entry.as_mut_ptr();
     let ids = bpf_get_current_pid_tgid();
@@ -174,7 +177,7 @@ pub fn open(sock: Sock, socket: &Socket, time: u64, length: u32, flags: u16) {
         (*pointer).tgid = (ids >> 32) as u32;
         (*pointer).tid = ids as u32;
         (*pointer).family = sock.family();
-        (*pointer).local_port = sock.local_port();
+        (*pointer).local_port = socket.local_port as u16;
         (*pointer).remote_port = sock.remote_port();
         (*pointer).padding = 0;
         (&raw mut (*pointer).local_address).cast::<[u32; 4]>().write_unaligned(local);
@@ -186,11 +189,12 @@ pub fn open(sock: Sock, socket: &Socket, time: u64, length: u32, flags: u16) {
         (*pointer).comm = bpf_get_current_comm().unwrap_or([0; COMM_LEN]);
     }
     submit(entry, Counter::Open);
+    true
 }
 
 /// A tracked connection changed its state.
 #[inline(always)]
-pub fn state(sock: Sock, time: u64, old_state: u8, new_state: u8) {
+pub fn state(sock: Sock, time: u64, old_state: u8, new_state: u8, error: i32) {
     let (write_sequence, receive_sequence) = match sock.tcp() {
         Some(tcp) => (tcp.write_seq(), tcp.rcv_nxt()),
         None => (0, 0),
@@ -204,7 +208,7 @@ pub fn state(sock: Sock, time: u64, old_state: u8, new_state: u8) {
         old_state,
         new_state,
         padding: 0,
-        error: sock.error(),
+        error,
         write_sequence,
         receive_sequence,
     };

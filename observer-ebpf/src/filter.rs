@@ -96,6 +96,30 @@ pub fn first_bytes(word: u64, length: u32) -> FirstBytes {
     if partial { FirstBytes::Undecided } else { FirstBytes::Other }
 }
 
+/// Whether bytes can stand at the beginning of a write of an HTTP/1 response: its head, or a chunk's size line.
+#[inline(always)]
+pub fn can_be_response(word: u64, length: u32) -> bool {
+    const HEAD: u64 = u64::from_le_bytes(*b"HTTP/1.\0");
+    if length < 4 {
+        return false;
+    }
+    if word & mask(7) == HEAD {
+        return true;
+    }
+    let mut index = 0;
+    while index < 7 {
+        let byte = (word >> (8 * index)) as u8;
+        if byte == b'\r' {
+            return index > 0 && (word >> (8 * (index + 1))) as u8 == b'\n';
+        }
+        if !byte.is_ascii_hexdigit() {
+            return false;
+        }
+        index += 1;
+    }
+    false
+}
+
 /// The low `length` bytes of a word.
 #[inline(always)]
 pub const fn mask(length: u32) -> u64 {

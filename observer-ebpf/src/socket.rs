@@ -6,7 +6,7 @@ use aya_ebpf::{bindings::BPF_SK_STORAGE_GET_F_CREATE, helpers::generated::bpf_sk
 use observer_common::{event::Arrival, limits::ARRIVALS, loss::Counter};
 
 use crate::{
-    kernel::Sock,
+    kernel::{Sock, Tcp},
     maps::{SOCKETS, count},
 };
 
@@ -27,6 +27,8 @@ pub const ANNOUNCED: u32 = 2;
 pub const BLOCKED: u32 = 4;
 /// [`Socket::flags`]: it was said that a request was under way when it was first seen.
 pub const MID_REQUEST: u32 = 8;
+/// Either: user space keeps something for it, and wants to hear of its end.
+pub const KNOWN: u32 = ANNOUNCED | MID_REQUEST;
 
 /// State of one connection.
 #[repr(C)]
@@ -54,6 +56,14 @@ pub struct Socket {
     /// The server's port; the socket itself forgets it when it is reset. 0 for AF_UNIX.
     pub local_port: u32,
     pub arrivals: [Arrival; ARRIVALS],
+    /// When the client's FIN came; 0: it did not. Only changes of state write this and the next three.
+    pub fin_time: u64,
+    /// 1: `fin_time` is still to be reported, since user space did not know of the connection then.
+    pub fin_pending: u32,
+    /// `sk_err` at `end_time`.
+    pub end_error: i32,
+    /// When it closed before user space knew of it, which is still to be reported; 0: it did not.
+    pub end_time: u64,
 }
 
 /// The state of `sock`, if it has one.
@@ -98,6 +108,14 @@ impl Socket {
         self.verdict == TRACKED || self.verdict == PROVISIONAL
     }
 
+    /// Position after the last byte that was read. The client's FIN takes one position, and the read that reaches it
+    /// passes it.
+    #[inline(always)]
+    pub fn read_end(&self, tcp: Tcp) -> u32 {
+        let end = tcp.copied_seq();
+        if self.fin_time != 0 && end == tcp.rcv_nxt() { end.wrapping_sub(1) } else { end }
+    }
+
     /// Notes that bytes up to `end` are queued. Never "clear on read": what a short read leaves behind gets no second
     /// wake-up, so stamps stay until their bytes are read.
     #[inline(always)]
@@ -110,7 +128,9 @@ impl Socket {
         let head = self.arrivals_head;
         if head.wrapping_sub(self.arrivals_tail) >= ARRIVALS as u32 {
             // These bytes stay without a stamp: unknown, not wrong.
-            count(Counter::ArrivalOverflow);
+            if self.is_tracked() {
+                count(Counter::Unstamped);
+            }
             return;
         }
         let slot = (head as usize) & (ARRIVALS - 1);

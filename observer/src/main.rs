@@ -1,6 +1,6 @@
 //! The `observer` command.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use observer::{
@@ -46,7 +46,7 @@ fn run(args: RunArgs) -> ExitCode {
     let options = RunOptions {
         config: loaded.config,
         run_for,
-        reload: Box::new(move || args.load().map(|loaded| loaded.config)),
+        reload: Arc::new(move || args.load().map(|loaded| loaded.config)),
     };
     match pipeline::run(options) {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,10 +2,10 @@
 
 use aya_ebpf::{helpers::generated::bpf_probe_read_user, macros::btf_tracepoint, programs::BtfTracePointContext};
 use observer_common::{
-    config::Scope,
+    config::{PORT_IGNORED, Scope},
     event::{
         DATA_TCP, DIRECTION_RECEIVE, DIRECTION_SEND, OPEN_HTTP2, OPEN_LATE, OPEN_MID_REQUEST, OPEN_MPTCP, OPEN_TLS,
-        OPEN_UNREADABLE, STATE_OUT_OF_SCOPE,
+        OPEN_UNREADABLE, STATE_OUT_OF_SCOPE, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED,
     },
     loss::Counter,
 };
@@ -14,9 +14,9 @@ use crate::{
     emit::{self, Call},
     filter::{self, FirstBytes},
     kernel::{Sock, Transport, now},
-    maps::{count, scope},
+    maps::{count, port_state, scope},
     registers::{Buffers, buffers},
-    socket::{self, ANNOUNCED, BLOCKED, LATE, LEFT_ALONE, MID_REQUEST, PROVISIONAL, Socket, TRACKED, UNDECIDED},
+    socket::{self, ANNOUNCED, BLOCKED, KNOWN, LATE, LEFT_ALONE, MID_REQUEST, PROVISIONAL, Socket, TRACKED, UNDECIDED},
 };
 
 const EAGAIN: i32 = -11;
@@ -24,6 +24,7 @@ const EPIPE: i32 = -32;
 const ECONNRESET: i32 = -104;
 const MSG_PEEK: i32 = 0x2;
 const MSG_TRUNC: i32 = 0x20;
+const MSG_ERRQUEUE: i32 = 0x2000;
 /// Calls without a request line after which a connection that was joined late is left alone. A large body takes some
 /// tens of reads.
 const MISSES_MAX: u32 = 256;
@@ -57,7 +58,8 @@ fn socket_io(sock: Sock, result: i32, flags: i32, direction: u8) {
     if result < 0 && result != ECONNRESET && result != EPIPE && (direction == DIRECTION_RECEIVE || result != EAGAIN) {
         return;
     }
-    if direction == DIRECTION_RECEIVE && flags & MSG_PEEK != 0 {
+    // Neither consumes anything of the stream.
+    if direction == DIRECTION_RECEIVE && flags & (MSG_PEEK | MSG_ERRQUEUE) != 0 {
         return;
     }
     let Some(scope) = scope() else { return };
@@ -110,13 +112,24 @@ fn in_scope(sock: Sock, socket: &mut Socket, transport: Transport, scope: &Scope
     if socket.in_scope != 0 && candidate {
         return true;
     }
+    if !candidate && port_state(socket.local_port) == PORT_IGNORED {
+        count(Counter::IgnoredPort);
+    }
+    forget(sock, socket, time);
     if socket.is_tracked() {
-        emit::state(sock, time, 0, STATE_OUT_OF_SCOPE);
         socket.verdict = UNDECIDED;
-        socket.flags = LATE;
         socket.misses = 0;
     }
     false
+}
+
+/// Takes back what user space was told of a connection.
+#[inline(always)]
+fn forget(sock: Sock, socket: &mut Socket, time: u64) {
+    if socket.has(KNOWN) {
+        emit::state(sock, time, 0, STATE_OUT_OF_SCOPE, 0);
+        socket.flags = LATE;
+    }
 }
 
 /// First sight: whether this call is to be reported. Says to user space what became known.
@@ -153,16 +166,20 @@ fn decide(
     let late = socket.has(LATE);
     match filter::first_bytes(prefix, prefix_length) {
         FirstBytes::Http1 => {
-            announce(sock, socket, time, result as u32);
-            socket.verdict = TRACKED;
-            true
+            let known = announce(sock, socket, time, result as u32);
+            if known {
+                socket.verdict = TRACKED;
+            }
+            known
         }
         FirstBytes::Undecided if length > 0 => {
-            announce(sock, socket, time, result as u32);
-            socket.verdict = PROVISIONAL;
-            socket.prefix = prefix;
-            socket.prefix_length = prefix_length;
-            true
+            let known = announce(sock, socket, time, result as u32);
+            if known {
+                socket.verdict = PROVISIONAL;
+                socket.prefix = prefix;
+                socket.prefix_length = prefix_length;
+            }
+            known
         }
         FirstBytes::Tls if !late || socket.misses == 0 => {
             leave_alone(sock, socket, time, OPEN_TLS);
@@ -174,7 +191,18 @@ fn decide(
         }
         _ if late => {
             // The middle of something: a request line may yet come.
-            miss(socket);
+            forget(sock, socket, time);
+            socket.verdict = UNDECIDED;
+            miss(sock, socket, time);
+            // What looked like the beginning of a request was not; this read may be one.
+            if socket.verdict == UNDECIDED
+                && prefix_length > length
+                && filter::first_bytes(word, length) == FirstBytes::Http1
+                && announce(sock, socket, time, result as u32)
+            {
+                socket.verdict = TRACKED;
+                return true;
+            }
             false
         }
         FirstBytes::Undecided => {
@@ -182,20 +210,20 @@ fn decide(
             false
         }
         _ => {
-            let provisional = socket.verdict == PROVISIONAL;
+            forget(sock, socket, time);
             socket.verdict = LEFT_ALONE;
             count(Counter::NotHttp);
-            // What user space was told in good faith is taken back after this read, which it needs to see that.
-            provisional
+            false
         }
     }
 }
 
 /// One more call without a request line, on a connection that may be in the middle of something.
 #[inline(always)]
-fn miss(socket: &mut Socket) {
+fn miss(sock: Sock, socket: &mut Socket, time: u64) {
     socket.misses += 1;
     if socket.misses > MISSES_MAX {
+        forget(sock, socket, time);
         socket.verdict = LEFT_ALONE;
         count(Counter::NotHttp);
     }
@@ -216,31 +244,34 @@ fn decide_by_write(
         count(Counter::NotHttp);
         return false;
     }
-    if transport == Transport::Unix {
-        // Both ends look alike: who writes a request line is the client's.
-        let (word, length) = peek(call_buffers, result as u32);
-        if length >= 8 && filter::first_bytes(word, length) == FirstBytes::Http1 {
-            socket.verdict = LEFT_ALONE;
-        } else {
-            miss(socket);
+    let (word, length) = peek(call_buffers, result as u32);
+    if length >= 8 && filter::first_bytes(word, length) == FirstBytes::Http1 {
+        // Who writes a request line is a client: AF_UNIX ends look alike, and a port number can be anyone's.
+        socket.verdict = LEFT_ALONE;
+    } else if transport == Transport::Tcp && filter::can_be_response(word, length) {
+        if !socket.has(KNOWN) && emit::open(sock, socket, time, 0, OPEN_LATE | OPEN_MID_REQUEST) {
+            socket.flags |= MID_REQUEST;
         }
-        return false;
-    }
-    if !socket.has(MID_REQUEST) {
-        socket.flags |= MID_REQUEST;
-        emit::open(sock, socket, time, 0, OPEN_LATE | OPEN_MID_REQUEST);
+    } else {
+        miss(sock, socket, time);
     }
     false
 }
 
 /// Tells user space of a connection, once: before the first read that it hears of, which returned `length` bytes.
+/// False: there was no room to say so.
 #[inline(always)]
-fn announce(sock: Sock, socket: &mut Socket, time: u64, length: u32) {
+fn announce(sock: Sock, socket: &mut Socket, time: u64, length: u32) -> bool {
     if !socket.has(ANNOUNCED) {
-        socket.flags |= ANNOUNCED;
         let late = if socket.has(LATE) { OPEN_LATE } else { 0 };
-        emit::open(sock, socket, time, length, late);
+        if !emit::open(sock, socket, time, length, late) {
+            // Unsaid, its next request is the first that can be followed.
+            socket.flags |= LATE;
+            return false;
+        }
+        socket.flags |= ANNOUNCED;
     }
+    true
 }
 
 /// An opaque connection: announced, and never looked at again.
@@ -248,24 +279,41 @@ fn announce(sock: Sock, socket: &mut Socket, time: u64, length: u32) {
 fn leave_alone(sock: Sock, socket: &mut Socket, time: u64, reason: u16) {
     socket.verdict = LEFT_ALONE;
     let late = if socket.has(LATE) { OPEN_LATE } else { 0 };
-    emit::open(sock, socket, time, 0, late | reason);
+    let _counted = emit::open(sock, socket, time, 0, late | reason);
 }
 
-/// Up to 8 first bytes of a call, little endian.
+/// Up to 8 first bytes of a call, little endian: of the first iovecs, if there are several.
 #[inline(always)]
 fn peek(call_buffers: Buffers, total: u32) -> (u64, u32) {
-    let (base, available) = match call_buffers {
-        Buffers::One(base, _) => (base, u64::from(total)),
-        Buffers::Many(vector, _) => {
-            let mut iovec = [0u64; 2];
-            // SAFETY: 16 bytes into 16 bytes.
-            if unsafe { bpf_probe_read_user((&raw mut iovec).cast(), 16, vector as *const _) } != 0 {
-                return (0, 0);
-            }
-            (iovec[0], if iovec[1] < u64::from(total) { iovec[1] } else { u64::from(total) })
-        }
+    let total = u64::from(total);
+    let (mut vector, count) = match call_buffers {
+        Buffers::One(base, _) => return peek_one(base, total),
+        Buffers::Many(vector, count) => (vector, count),
         Buffers::Unknown => return (0, 0),
     };
+    let (mut word, mut length, mut index) = (0u64, 0u32, 0u64);
+    while index < 4 {
+        let mut iovec = [0u64; 2];
+        // SAFETY: 16 bytes into 16 bytes.
+        if index >= count || unsafe { bpf_probe_read_user((&raw mut iovec).cast(), 16, vector as *const _) } != 0 {
+            break;
+        }
+        let rest = total - u64::from(length);
+        let (part, size) = peek_one(iovec[0], if iovec[1] < rest { iovec[1] } else { rest });
+        word |= part << (8 * (length & 7));
+        length += size;
+        if length >= 8 || u64::from(length) >= total {
+            break;
+        }
+        vector += 16;
+        index += 1;
+    }
+    (word, if length > 8 { 8 } else { length })
+}
+
+/// Up to 8 bytes at `base`.
+#[inline(always)]
+fn peek_one(base: u64, available: u64) -> (u64, u32) {
     let length = core::hint::black_box(if available < 8 { available } else { 8 });
     if length == 0 || length > 8 {
         return (0, 0);
@@ -331,7 +379,7 @@ fn report(
                 call.time = left_at(tcp.clock(time), time);
             }
         } else {
-            let end = tcp.copied_seq();
+            let end = socket.read_end(tcp);
             call.sequence = end.wrapping_sub(length);
             emit::arrivals(socket, call.cookie, time, end);
         }
@@ -341,4 +389,28 @@ fn report(
         *counter = counter.wrapping_add(length);
     }
     emit::data(&call, call_buffers);
+    catch_up(sock, socket, send || length == 0);
+}
+
+/// Reports what became of the connection before user space knew of it, once all that had arrived by then is read, or the
+/// server goes on (`now`).
+#[inline(always)]
+fn catch_up(sock: Sock, socket: &mut Socket, now: bool) {
+    if socket.fin_pending == 0 && socket.end_time == 0 {
+        return;
+    }
+    let Some(tcp) = sock.tcp() else { return };
+    if !now && tcp.copied_seq() != tcp.rcv_nxt() {
+        return;
+    }
+    if socket.fin_pending != 0 {
+        socket.fin_pending = 0;
+        emit::state(sock, socket.fin_time, TCP_ESTABLISHED, TCP_CLOSE_WAIT, 0);
+    }
+    if socket.end_time != 0 {
+        emit::state(sock, socket.end_time, TCP_CLOSE_WAIT, TCP_CLOSE, socket.end_error);
+        socket.end_time = 0;
+        // No more changes of state will come.
+        socket.verdict = LEFT_ALONE;
+    }
 }

@@ -14,7 +14,7 @@ use crate::{
     emit, filter,
     kernel::{Sock, Transport, now},
     maps::{PORTS, config, port_state, scope},
-    socket::{self, LEFT_ALONE},
+    socket::{self, KNOWN, LEFT_ALONE},
 };
 
 const TCP_SYN_RECV: i32 = 3;
@@ -82,12 +82,24 @@ fn established(ctx: &BtfTracePointContext, sock: Sock) {
 #[inline(always)]
 fn changed(sock: Sock, old_state: i32, new_state: i32) {
     let Some(socket) = socket::get(sock) else { return };
-    if !socket.is_tracked() {
+    let new_state = new_state as u8;
+    if !matches!(new_state, TCP_CLOSE_WAIT | TCP_CLOSE | TCP_FIN_WAIT1 | TCP_LAST_ACK | TCP_CLOSING) {
         return;
     }
-    let new_state = new_state as u8;
-    if matches!(new_state, TCP_CLOSE_WAIT | TCP_CLOSE | TCP_FIN_WAIT1 | TCP_LAST_ACK | TCP_CLOSING) {
-        emit::state(sock, now(), old_state as u8, new_state);
+    let time = now();
+    if matches!(new_state, TCP_CLOSE_WAIT | TCP_CLOSING) && socket.fin_time == 0 {
+        socket.fin_time = time;
+    }
+    if socket.is_tracked() || socket.has(KNOWN) {
+        emit::state(sock, time, old_state as u8, new_state, sock.error());
+    } else if socket.verdict != LEFT_ALONE {
+        // Its first read may be still to come: a client that gave up while it waited to be accepted.
+        if new_state == TCP_CLOSE_WAIT {
+            socket.fin_pending = 1;
+        } else if new_state == TCP_CLOSE {
+            socket.end_error = sock.error();
+            socket.end_time = time;
+        }
     }
 }
 

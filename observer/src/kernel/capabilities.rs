@@ -15,6 +15,9 @@ use crate::config::Scope;
 /// The inode number that every kernel gives its initial PID namespace.
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
+const CAP_DAC_OVERRIDE: u32 = 1;
+const CAP_DAC_READ_SEARCH: u32 = 2;
+const CAP_SYS_PTRACE: u32 = 19;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
@@ -58,7 +61,15 @@ pub struct Capabilities {
 /// Looks at everything; attaches each probe and detaches it again. Nothing is observed meanwhile.
 #[must_use]
 pub fn examine() -> Capabilities {
-    let mut findings = vec![kernel_release(), type_information(), privileges(), lockdown(), cgroups(), pid_namespace()];
+    let mut findings = vec![
+        kernel_release(),
+        type_information(),
+        privileges(),
+        lockdown(),
+        cgroups(),
+        pid_namespace(),
+        other_processes(),
+    ];
     let tried = try_probes();
     let probes = match tried {
         Ok(probes) => probes,
@@ -109,14 +120,18 @@ fn type_information() -> Finding {
     }
 }
 
-fn privileges() -> Finding {
-    let effective = read("/proc/self/status")
+fn effective_capabilities() -> u64 {
+    read("/proc/self/status")
         .and_then(|status| {
             let line =
                 status.lines().find_map(|line| line.strip_prefix("CapEff:").map(str::trim).map(str::to_owned))?;
             u64::from_str_radix(&line, 16).ok()
         })
-        .unwrap_or(0);
+        .unwrap_or(0)
+}
+
+fn privileges() -> Finding {
+    let effective = effective_capabilities();
     let has = |capability: u32| effective & (1 << capability) != 0;
     let list = [("CAP_BPF", CAP_BPF), ("CAP_PERFMON", CAP_PERFMON), ("CAP_SYS_ADMIN", CAP_SYS_ADMIN)];
     let held: Vec<&str> = list.iter().filter(|(_, capability)| has(*capability)).map(|(name, _)| *name).collect();
@@ -157,9 +172,37 @@ fn cgroups() -> Finding {
     )
 }
 
+/// Whether this process is in the host's PID namespace, so that its process ids are the kernel's.
+#[must_use]
+pub fn in_host_pid_namespace() -> bool {
+    fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == INITIAL_PID_NAMESPACE)
+}
+
+/// Whether this process may look into others: at their sockets and their network namespaces.
+#[must_use]
+pub fn sees_other_processes() -> bool {
+    let held = effective_capabilities();
+    let has = |capability: u32| held & (1 << capability) != 0;
+    has(CAP_SYS_PTRACE) && (has(CAP_DAC_READ_SEARCH) || has(CAP_DAC_OVERRIDE))
+}
+
+fn other_processes() -> Finding {
+    if sees_other_processes() {
+        finding("other processes", Level::Ok, "their sockets can be listed", "")
+    } else {
+        finding(
+            "other processes",
+            Level::Warning,
+            "their sockets cannot be listed: servers that already run are found only in this network namespace, and not \
+             by --pids or --cgroups",
+            "add CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, or name the servers' ports with --ports",
+        )
+    }
+}
+
 fn pid_namespace() -> Finding {
     match fs::read_link("/proc/self/ns/pid") {
-        Ok(link) if link.as_os_str() == INITIAL_PID_NAMESPACE => finding("PID namespace", Level::Ok, "the host's", ""),
+        Ok(_) if in_host_pid_namespace() => finding("PID namespace", Level::Ok, "the host's", ""),
         Ok(_) => finding(
             "PID namespace",
             Level::Warning,

@@ -114,6 +114,7 @@ pub struct Kernel {
     reports: Vec<ProbeReport>,
     generation: u32,
     explicit_ports: bool,
+    cgroups: BTreeSet<u64>,
 }
 
 /// The kernel side's rare diagnostics, on their way to the log.
@@ -176,7 +177,14 @@ impl Kernel {
             .map_max_entries("EVENTS", options.ring_bytes)
             .load(OBJECT)
             .map_err(|error| load_error(&error))?;
-        Ok(Self { ebpf, log: None, reports: Vec::new(), generation: 0, explicit_ports: false })
+        Ok(Self {
+            ebpf,
+            log: None,
+            reports: Vec::new(),
+            generation: 0,
+            explicit_ports: false,
+            cgroups: BTreeSet::new(),
+        })
     }
 
     pub(super) fn attach_probes(&mut self) -> Result<(), KernelError> {
@@ -215,9 +223,7 @@ impl Kernel {
         let mut flags = 0;
         let mut cgroup_levels = 0;
         let mut ids = BTreeSet::new();
-        for path in &scope.cgroups {
-            let cgroup = scope::cgroup(path)
-                .map_err(|error| KernelError::Cgroup { path: path.clone(), reason: error.to_string() })?;
+        for cgroup in resolve(scope)? {
             cgroup_levels |= 1 << cgroup.level;
             ids.insert(cgroup.id);
             flags |= SCOPE_CGROUPS;
@@ -230,6 +236,7 @@ impl Kernel {
         }
         self.explicit_ports = flags & SCOPE_PORTS != 0;
         self.replace_cgroups(&ids)?;
+        self.cgroups = ids;
         self.forget_processes(|_, root| !scope.pids.contains(&root))?;
         self.add_processes(scope)?;
         // In force before the ports are read: from here on the kernel side learns of new listeners and forks.
@@ -245,6 +252,14 @@ impl Kernel {
         // The first time nothing is attached yet, and `attach` does this once it is. Later, what the kernel side
         // learnt between the look and the replacement was just forgotten.
         if self.generation == 1 { Ok(()) } else { self.learn(scope) }
+    }
+
+    /// Whether a cgroup of the scope was made anew since it was put in force, as a restarted service's is.
+    ///
+    /// # Errors
+    /// A cgroup that is gone.
+    pub fn cgroups_changed(&self, scope: &Scope) -> Result<bool, KernelError> {
+        Ok(resolve(scope)?.iter().map(|cgroup| cgroup.id).collect::<BTreeSet<_>>() != self.cgroups)
     }
 
     /// Adds processes and ports of the scope that no probe told of.
@@ -425,6 +440,13 @@ impl Kernel {
         }
         Ok(())
     }
+}
+
+fn resolve(scope: &Scope) -> Result<Vec<scope::Cgroup>, KernelError> {
+    let resolve = |path: &PathBuf| {
+        scope::cgroup(path).map_err(|error| KernelError::Cgroup { path: path.clone(), reason: error.to_string() })
+    };
+    scope.cgroups.iter().map(resolve).collect()
 }
 
 fn map_error(map: &'static str, error: &MapError) -> KernelError {

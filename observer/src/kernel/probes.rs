@@ -32,6 +32,8 @@ pub struct Probe {
     pub mechanism: Mechanism,
     /// What it is hooked to.
     pub target: &'static str,
+    /// The first kernel release that has it.
+    pub since: &'static str,
     /// What it is for: what is missing without it.
     pub intent: &'static str,
     /// Nothing can be measured without it.
@@ -45,6 +47,7 @@ pub const PROBES: &[Probe] = &[
         program: "obs_sock_send",
         mechanism: Mechanism::BtfTracepoint,
         target: "sock_send_length",
+        since: "6.3",
         intent: "responses: every token's time",
         required: true,
     },
@@ -53,6 +56,7 @@ pub const PROBES: &[Probe] = &[
         program: "obs_sock_recv",
         mechanism: Mechanism::BtfTracepoint,
         target: "sock_recv_length",
+        since: "6.3",
         intent: "requests",
         required: true,
     },
@@ -61,6 +65,7 @@ pub const PROBES: &[Probe] = &[
         program: "obs_sock_state",
         mechanism: Mechanism::BtfTracepoint,
         target: "inet_sock_set_state",
+        since: "4.16",
         intent: "cancellations, truncation, new listening ports, arrival of a connection's first request",
         required: false,
     },
@@ -69,6 +74,7 @@ pub const PROBES: &[Probe] = &[
         program: "obs_data_ready",
         mechanism: Mechanism::BtfTracepoint,
         target: "sk_data_ready",
+        since: "6.2",
         intent: "arrival times: queueing before the server reads",
         required: false,
     },
@@ -77,6 +83,7 @@ pub const PROBES: &[Probe] = &[
         program: "obs_fork",
         mechanism: Mechanism::BtfTracepoint,
         target: "sched_process_fork",
+        since: "2.6",
         intent: "descendants of processes in the pid scope",
         required: false,
     },
@@ -85,6 +92,7 @@ pub const PROBES: &[Probe] = &[
         program: "obs_exit",
         mechanism: Mechanism::BtfTracepoint,
         target: "sched_process_exit",
+        since: "2.6",
         intent: "ended processes leave the pid scope",
         required: false,
     },
@@ -156,7 +164,7 @@ fn attach(ebpf: &mut Ebpf, btf: &Btf, probe: &Probe) -> Status {
             Ok(())
         }),
     };
-    attached.map_or_else(|error| classify(&chain(&error), probe.target), |()| Status::Attached)
+    attached.map_or_else(|error| classify(&chain(&error), probe), |()| Status::Attached)
 }
 
 /// An error with all its causes.
@@ -175,7 +183,8 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// What an attach error means to a user.
-fn classify(error: &str, target: &str) -> Status {
+fn classify(error: &str, probe: &Probe) -> Status {
+    let Probe { target, since, .. } = probe;
     // The verifier's log can be pages long, and its end says why.
     let mut lines: Vec<&str> = error.lines().filter(|line| !line.trim().is_empty()).collect();
     if lines.len() > 6 {
@@ -183,7 +192,7 @@ fn classify(error: &str, target: &str) -> Status {
     }
     let short = lines.join(" | ");
     if error.contains("unknown BTF type") || error.contains("no BTF type") {
-        Status::Unsupported(format!("this kernel has no tracepoint {target}"))
+        Status::Unsupported(format!("this kernel has no tracepoint {target}, which came with Linux {since}"))
     } else if error.contains("(os error 1)") || error.contains("(os error 13)") || error.contains("not permitted") {
         Status::NotPermitted(short)
     } else {
@@ -205,14 +214,14 @@ mod tests {
 
     #[test]
     fn errors_are_classified() {
-        let target = "sock_send_length";
-        assert!(matches!(classify("unknown BTF type `btf_trace_x`", target), Status::Unsupported(_)));
+        let probe = &PROBES[0];
+        assert!(matches!(classify("unknown BTF type `btf_trace_x`", probe), Status::Unsupported(_)));
         assert!(matches!(
-            classify("the BPF_PROG_LOAD syscall failed: Operation not permitted (os error 1)", target),
+            classify("the BPF_PROG_LOAD syscall failed: Operation not permitted (os error 1)", probe),
             Status::NotPermitted(_)
         ));
         let log = (0..100).map(|line| format!("line {line}\n")).collect::<String>();
-        let Status::Broken(text) = classify(&format!("failed to load\n{log}"), target) else { panic!("broken") };
+        let Status::Broken(text) = classify(&format!("failed to load\n{log}"), probe) else { panic!("broken") };
         assert!(text.starts_with("failed to load | line 95") && text.ends_with("line 99"));
     }
 }

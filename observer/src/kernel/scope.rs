@@ -97,6 +97,8 @@ pub(super) fn is_running(pid: u32) -> bool {
 pub(super) fn listening_ports(in_scope: Option<&dyn Fn(&Process) -> bool>) -> BTreeSet<u16> {
     let mut ports = BTreeSet::new();
     let mut namespaces: BTreeMap<u64, BTreeMap<u64, u16>> = BTreeMap::new();
+    // The observer's own listener is nothing to observe.
+    let observer = Process::myself().map(|process| sockets(&process)).unwrap_or_default();
     for process in processes() {
         if in_scope.is_some_and(|in_scope| !in_scope(&process)) {
             continue;
@@ -106,20 +108,24 @@ pub(super) fn listening_ports(in_scope: Option<&dyn Fn(&Process) -> bool>) -> BT
         };
         let listening = namespaces.entry(namespace).or_insert_with(|| listeners(&process));
         if in_scope.is_none() {
-            ports.extend(listening.values());
+            ports.extend(listening.iter().filter(|(inode, _)| !observer.contains(inode)).map(|(_, port)| *port));
             continue;
         }
-        let Ok(descriptors) = process.fd() else { continue };
-        let own: HashSet<u64> = descriptors
-            .flatten()
-            .filter_map(|descriptor| match descriptor.target {
-                FDTarget::Socket(inode) => Some(inode),
-                _ => None,
-            })
-            .collect();
+        let own = sockets(&process);
         ports.extend(listening.iter().filter(|(inode, _)| own.contains(inode)).map(|(_, port)| *port));
     }
     ports
+}
+
+/// Inodes of a process's sockets.
+fn sockets(process: &Process) -> HashSet<u64> {
+    let descriptors = process.fd().into_iter().flatten().flatten();
+    descriptors
+        .filter_map(|descriptor| match descriptor.target {
+            FDTarget::Socket(inode) => Some(inode),
+            _ => None,
+        })
+        .collect()
 }
 
 /// Socket inode to port of all listening TCP sockets in a process's network namespace.
@@ -176,6 +182,7 @@ mod tests {
         let own = i32::try_from(std::process::id()).expect("pids are small");
         assert!(listening_ports(Some(&|process: &Process| process.pid() == own)).contains(&port));
         assert!(!listening_ports(Some(&|process: &Process| process.pid() == 1)).contains(&port));
+        assert!(!listening_ports(None).contains(&port), "the observer's own");
     }
 
     #[test]

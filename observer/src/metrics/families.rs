@@ -186,10 +186,14 @@ pub mod own {
             "Most of the ring of events found in use by one drain, 0 to 1, within the last 15 to 30 seconds.";
         RING_WAKEUPS: Type::Counter, "observer_ring_wakeups_total", [],
             "Times that the filling ring woke the observer ahead of its next drain.";
+        IGNORED_CALLS: Type::Counter, "observer_ignored_calls_total", [],
+            "Reads and writes on discovered ports that are left alone for a minute, because they served much and no LLM request.";
+        UNSTAMPED: Type::Counter, "observer_unstamped_arrivals_total", [],
+            "Stretches of received bytes without an arrival stamp, because too many came before a read: a request that begins in one has the read as its t0.";
         LEFT_ALONE: Type::Counter, "observer_left_alone_connections_total", [],
             "Connections to ports in scope that speak something other than HTTP, and are not looked at any further.";
         ARRIVAL_TIME: Type::Gauge, "observer_arrival_time_available", [],
-            "1 if t0 is the arrival of the request in the kernel, 0 if it is the server's first read.";
+            "1 if t0 is the arrival of the request in the kernel, 0 if it is the server's first read; which it always is on Unix sockets, and for what had arrived before a connection became known.";
         GPU_JOIN: Type::Gauge, "observer_gpu_join_available", [],
             "1 if workloads can be joined with the GPUs they use.";
         CPU: Type::SecondsCounter, "observer_cpu_seconds_total", [], "CPU time of the observer, user and system.";

@@ -34,6 +34,10 @@ pub struct KernelStats {
     pub ring_wakeups: Option<u64>,
     /// Connections that speak something other than HTTP.
     pub left_alone: Option<u64>,
+    /// Calls on ports that are left alone for a while.
+    pub ignored_calls: Option<u64>,
+    /// Stretches of bytes without an arrival stamp.
+    pub unstamped: Option<u64>,
     /// Whether t0 is the arrival in the kernel, rather than the first read.
     pub arrival_time_available: Option<bool>,
 }
@@ -210,7 +214,12 @@ pub(super) fn collect(own: &Own, kernel: Option<&KernelStats>, last_scrape: Opti
     if let Some(ratio) = kernel.ring_used_ratio {
         families.add(&family::RING_USED, &[], ratio);
     }
-    for (family, count) in [(&family::RING_WAKEUPS, kernel.ring_wakeups), (&family::LEFT_ALONE, kernel.left_alone)] {
+    for (family, count) in [
+        (&family::RING_WAKEUPS, kernel.ring_wakeups),
+        (&family::LEFT_ALONE, kernel.left_alone),
+        (&family::IGNORED_CALLS, kernel.ignored_calls),
+        (&family::UNSTAMPED, kernel.unstamped),
+    ] {
         if let Some(count) = count {
             families.add(family, &[], number(count));
         }

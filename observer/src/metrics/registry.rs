@@ -139,7 +139,10 @@ impl Store {
     pub(super) fn workload(&self, name: &Arc<str>, now: Duration) -> Arc<Workload> {
         let mut workloads = lock(&self.workloads);
         let new = || Arc::new(Workload { last_used: AtomicU64::new(milliseconds(now)) });
-        Arc::clone(workloads.entry(Arc::clone(name)).or_insert_with(new))
+        let workload = workloads.entry(Arc::clone(name)).or_insert_with(new);
+        // One that was there may be about to expire. It is alive: the dead leave under this lock.
+        let _alive = workload.touch(now);
+        Arc::clone(workload)
     }
 
     /// Notes that a workload is in use, if it has series.

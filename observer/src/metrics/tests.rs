@@ -296,6 +296,8 @@ fn the_kernel_side_is_asked_at_the_scrape() {
         }],
         ring_wakeups: Some(2),
         left_alone: Some(3),
+        ignored_calls: Some(4),
+        unstamped: Some(5),
         ring_used_ratio: Some(0.25),
         arrival_time_available: Some(true),
     });

@@ -70,6 +70,8 @@ pub(super) struct Parts {
     pub(super) request_log: Option<RequestLog>,
     /// Shortest pause between two drains.
     pub(super) pause: Duration,
+    /// Whether process ids are the kernel's: those of `/proc` here.
+    pub(super) host_pids: bool,
     /// Told of ports to leave alone.
     pub(super) ignore_port: Box<dyn Fn(u16) + Send>,
 }
@@ -153,7 +155,7 @@ impl Drain {
 
 fn run(mut parts: Parts, shared: &Shared, wake: &OwnedFd, questions: &mpsc::Receiver<Answer>) -> io::Result<()> {
     let waiter = parts.ring.waiter(wake.as_fd())?;
-    let mut names = ProcessNames::default();
+    let mut names = ProcessNames::new(parts.host_pids);
     let mut output = Output {
         recorder: parts.metrics.recorder(),
         metrics: parts.metrics.clone(),
@@ -168,7 +170,10 @@ fn run(mut parts: Parts, shared: &Shared, wake: &OwnedFd, questions: &mpsc::Rece
         output.now = clock::now();
         let stopping = shared.stop.load(Ordering::Acquire);
         let drained = parts.ring.drain(BATCH, |event| parts.tracker.event(event, &mut names, &mut output));
-        parts.tracker.tick(output.now, &mut output);
+        if drained.events < BATCH {
+            // What is held back is not overdue while events from before now may still be in the ring.
+            parts.tracker.tick(output.now, &mut output);
+        }
         shared.heartbeat.store(output.now.as_nanos(), Ordering::Relaxed);
         output.metrics.own().connections.set(parts.tracker.connections() as u64);
         shared.malformed.store(parts.ring.malformed(), Ordering::Relaxed);

@@ -10,7 +10,10 @@ mod stats;
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -22,21 +25,26 @@ use tokio::{
 
 use self::drain::{Drain, Parts};
 use crate::{
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, Scope},
     export::{
         http::{self, HttpError, HttpState},
         jsonl::{Reopen, RequestLog, RequestLogError},
         sampler::Sampler,
     },
-    kernel::{Kernel, KernelError, Options, clock},
+    kernel::{Kernel, KernelError, Options, capabilities, clock},
     metrics::{InFlight, KernelStats, Metrics},
     request::tracker::{Tracker, TrackerConfig},
 };
 
 /// The drain thread is stuck if it did not come by for this long.
 const STUCK: Duration = Duration::from_secs(5);
+/// How often the cgroups of the scope are looked at.
+const LOOK_AT_CGROUPS: Duration = Duration::from_secs(2);
 /// How long the last HTTP answers may take.
 const LAST_ANSWERS: Duration = Duration::from_millis(300);
+
+/// Reads the settings again.
+pub type Reload = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
 /// What `observer run` was told.
 pub struct RunOptions {
@@ -45,7 +53,7 @@ pub struct RunOptions {
     /// End after this time.
     pub run_for: Option<Duration>,
     /// Reads the settings again, for SIGHUP.
-    pub reload: Box<dyn Fn() -> Result<Config, ConfigError> + Send>,
+    pub reload: Reload,
 }
 
 /// Why observing did not begin, or ended.
@@ -118,6 +126,7 @@ async fn observe(options: RunOptions) -> Result<(), RunError> {
         log: config.log.kernel,
     };
     let mut kernel = Kernel::attach(kernel_options, &config.scope)?;
+    warn_of_surroundings(&config);
     for report in kernel.reports().iter().filter(|report| !report.is_attached()) {
         tracing::warn!(
             "probe {} is missing, so there is no {}: {:?}; `observer doctor` tells more",
@@ -143,6 +152,7 @@ async fn observe(options: RunOptions) -> Result<(), RunError> {
             metrics: metrics.clone(),
             request_log,
             pause: Duration::from_millis(config.kernel.drain_interval_ms),
+            host_pids: capabilities::in_host_pid_namespace(),
             ignore_port: Box::new(move |port| {
                 // Without a receiver the end has come.
                 let _ended = busy_ports.send(port);
@@ -153,10 +163,11 @@ async fn observe(options: RunOptions) -> Result<(), RunError> {
     connect_metrics(&metrics, &kernel, &drain, config.kernel.ring_bytes);
 
     let (end, ended) = watch::channel(false);
+    let attached = Arc::new(AtomicBool::new(true));
     let state = Arc::new(HttpState {
         sampler: Arc::new(Sampler::new(metrics.clone(), &config.metrics, config.scope.describe())),
         metrics,
-        ready: ready(&kernel, &drain),
+        ready: ready(&attached, &drain),
         scope: config.scope.describe(),
     });
     let server = tokio::spawn(http::serve(listener, state, {
@@ -185,9 +196,19 @@ async fn observe(options: RunOptions) -> Result<(), RunError> {
     }
     tracing::info!("observing {}; metrics at http://{address}/metrics", config.scope.describe());
 
-    let result = until_end(run_for, &drain, server, || apply(&reload, &config, &kernel, reopen.as_ref())).await;
+    let running =
+        Arc::new(Running { reload, started: config, scope: Mutex::default(), kernel: kernel.clone(), reopen });
+    *running.scope() = running.started.scope.clone();
+    tokio::spawn(follow_cgroups(running.clone()));
+    let result = until_end(run_for, &drain, server, || {
+        let running = running.clone();
+        // It may look at every process of the host.
+        drop(tokio::task::spawn_blocking(move || running.apply()));
+    })
+    .await;
 
     // Detached first: from here on no call on this host is any slower.
+    attached.store(false, Ordering::Relaxed);
     drop(lock(&kernel).take());
     end.send_replace(true);
     let drained = drain.stop().map_err(cannot("drain the ring"));
@@ -257,10 +278,10 @@ fn connect_metrics(metrics: &Arc<Metrics>, kernel: &SharedKernel, drain: &Arc<Dr
     });
 }
 
-fn ready(kernel: &SharedKernel, drain: &Arc<Drain>) -> Box<dyn Fn() -> Result<(), String> + Send + Sync> {
-    let (kernel, drain) = (kernel.clone(), drain.clone());
+fn ready(attached: &Arc<AtomicBool>, drain: &Arc<Drain>) -> Box<dyn Fn() -> Result<(), String> + Send + Sync> {
+    let (attached, drain) = (attached.clone(), drain.clone());
     Box::new(move || {
-        if lock(&kernel).is_none() {
+        if !attached.load(Ordering::Relaxed) {
             return Err("shutting down".to_owned());
         }
         let silence = drain.silence();
@@ -288,30 +309,98 @@ async fn leave_alone(kernel: SharedKernel, port: u16) {
     }
 }
 
-/// SIGHUP: the scope is put in force, the request log opened anew; the rest needs a restart.
-fn apply(
-    reload: &(dyn Fn() -> Result<Config, ConfigError> + Send),
-    running: &Config,
-    kernel: &SharedKernel,
-    reopen: Option<&Reopen>,
-) {
-    if let Some(reopen) = reopen {
-        reopen.reopen();
+/// What can change while observing.
+struct Running {
+    reload: Reload,
+    /// Settings at the start.
+    started: Config,
+    /// Scope in force.
+    scope: Mutex<Scope>,
+    kernel: SharedKernel,
+    reopen: Option<Reopen>,
+}
+
+impl Running {
+    fn scope(&self) -> MutexGuard<'_, Scope> {
+        self.scope.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    let config = match reload() {
-        Ok(config) => config,
-        Err(error) => {
-            tracing::error!("cannot reload the configuration, the running one stays: {error}");
-            return;
+
+    /// SIGHUP: the scope is put in force, the request log opened anew; the rest needs a restart.
+    fn apply(&self) {
+        if let Some(reopen) = &self.reopen {
+            reopen.reopen();
         }
-    };
-    let result = lock(kernel).as_mut().map(|kernel| kernel.set_scope(&config.scope));
-    match result {
-        Some(Err(error)) => tracing::error!("cannot change the scope: {error}"),
-        _ => tracing::info!("reloaded: observing {}", config.scope.describe()),
+        let config = match (self.reload)() {
+            Ok(config) => config,
+            Err(error) => {
+                tracing::error!("cannot reload the configuration, the running one stays: {error}");
+                return;
+            }
+        };
+        if self.put_in_force(&config.scope) {
+            tracing::info!("reloaded: observing {}", config.scope.describe());
+        }
+        let comparable = Config { scope: self.started.scope.clone(), ..config };
+        if comparable != self.started {
+            tracing::warn!("settings outside [scope] changed: restart to put them in force");
+        }
     }
-    let comparable = Config { scope: running.scope.clone(), ..config };
-    if comparable != *running {
-        tracing::warn!("settings outside [scope] changed: restart to put them in force");
+
+    fn put_in_force(&self, scope: &Scope) -> bool {
+        let mut current = self.scope();
+        match lock(&self.kernel).as_mut().map(|kernel| kernel.set_scope(scope)) {
+            Some(Ok(())) => {
+                *current = scope.clone();
+                true
+            }
+            Some(Err(error)) => {
+                tracing::error!("cannot change the scope: {error}");
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Puts the scope in force again if one of its cgroups was made anew. `Err`: one is gone.
+    fn follow_cgroups(&self) -> Result<(), KernelError> {
+        let scope = self.scope().clone();
+        if scope.cgroups.is_empty() {
+            return Ok(());
+        }
+        let changed = lock(&self.kernel).as_ref().map(|kernel| kernel.cgroups_changed(&scope)).transpose()?;
+        if changed == Some(true) && self.put_in_force(&scope) {
+            tracing::info!("a cgroup of the scope was made anew: observing {}", scope.describe());
+        }
+        Ok(())
+    }
+}
+
+/// A service that is restarted gets a new cgroup of the same name.
+async fn follow_cgroups(running: Arc<Running>) {
+    let mut ticks = tokio::time::interval(LOOK_AT_CGROUPS);
+    let mut missing = false;
+    loop {
+        ticks.tick().await;
+        let running = running.clone();
+        let Ok(result) = tokio::task::spawn_blocking(move || running.follow_cgroups()).await else { return };
+        if let Err(error) = &result
+            && !missing
+        {
+            tracing::warn!("{error}; it is observed again when it is back");
+        }
+        missing = result.is_err();
+    }
+}
+
+/// What `observer doctor` would warn of, where it makes numbers or names less than they seem.
+fn warn_of_surroundings(config: &Config) {
+    if !capabilities::in_host_pid_namespace() {
+        tracing::warn!(
+            "not in the host's PID namespace: servers are named by their threads, and --pids means nothing; \
+             `observer doctor` tells more"
+        );
+    }
+    if config.scope.ports.is_empty() && !capabilities::sees_other_processes() {
+        tracing::warn!("servers that run already may not be found: `observer doctor` tells more");
     }
 }

@@ -18,12 +18,22 @@ const PROCESSES: usize = 4096;
 /// Names by `/proc`: the program's name of the process, not of the thread that made the call.
 #[derive(Debug, Default)]
 pub(super) struct ProcessNames {
+    /// Process ids are those of `/proc` here; else a number there is another process.
+    host_pids: bool,
     programs: HashMap<u32, (KernelTime, Arc<str>)>,
     workloads: HashMap<(Arc<str>, Option<u16>), Arc<str>>,
 }
 
 impl ProcessNames {
+    /// `host_pids`: whether this process is in the host's PID namespace.
+    pub(super) fn new(host_pids: bool) -> Self {
+        Self { host_pids, ..Self::default() }
+    }
+
     fn program(&mut self, open: &Open) -> Arc<str> {
+        if !self.host_pids {
+            return open.comm.as_str().into();
+        }
         if let Some((seen, name)) = self.programs.get(&open.pid)
             && open.time.saturating_since(*seen) < FRESH
         {
@@ -77,11 +87,12 @@ mod tests {
             opaque: None,
         };
         let own = fs::read_to_string("/proc/self/comm").expect("mounted").trim_end().to_owned();
-        let names = ProcessNames::default().names(&open);
+        let names = ProcessNames::new(true).names(&open);
         assert_eq!(*names.comm, *own);
         assert_eq!(*names.workload, format!("{own}:8000"));
+        assert_eq!(&*ProcessNames::new(false).names(&open).comm, "some-thread");
         // A process that is gone has only the name that the event carries.
         let gone = Open { pid: u32::MAX, server: None, ..open };
-        assert_eq!(&*ProcessNames::default().names(&gone).workload, "some-thread:unix");
+        assert_eq!(&*ProcessNames::new(true).names(&gone).workload, "some-thread:unix");
     }
 }

@@ -20,8 +20,12 @@ fn place(counter: Counter) -> Option<(&'static str, Option<&'static str>)> {
         Counter::OtherRingFull => ("other", Some("ring_full")),
         Counter::PayloadFault => ("data", Some("payload_fault")),
         Counter::StateStorage => ("open", Some("out_of_memory")),
-        Counter::ArrivalOverflow => ("arrivals", Some("socket_ring_full")),
-        Counter::ScopePidInsert | Counter::Wakeup | Counter::NoPayload | Counter::NotHttp => return None,
+        Counter::ScopePidInsert
+        | Counter::Wakeup
+        | Counter::NoPayload
+        | Counter::NotHttp
+        | Counter::Unstamped
+        | Counter::IgnoredPort => return None,
     })
 }
 
@@ -41,6 +45,8 @@ pub(super) fn collect(kernel: &Kernel, drain: &Drain, ring_bytes: u32) -> Kernel
                 Counter::ScopePidInsert => pid_failures = value,
                 Counter::Wakeup => stats.ring_wakeups = Some(value),
                 Counter::NotHttp => stats.left_alone = Some(value),
+                Counter::Unstamped => stats.unstamped = Some(value),
+                Counter::IgnoredPort => stats.ignored_calls = Some(value),
                 _ => {}
             },
         }

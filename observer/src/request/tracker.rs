@@ -159,6 +159,10 @@ impl Tracker {
         });
         if let Some(reason) = open.opaque {
             sink.opaque(&info, reason);
+            // What looked like HTTP at first sight is not.
+            if let Some(old) = self.table.remove(open.cookie) {
+                old.abandon(&mut Context { config: &self.config, sink, scratch: &mut self.scratch });
+            }
             return;
         }
         if open.mid_request {
