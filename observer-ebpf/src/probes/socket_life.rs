@@ -14,7 +14,7 @@ use crate::{
     emit, filter,
     kernel::{Sock, Transport},
     maps::{PORTS, config, port_state, scope},
-    socket::{self, LEFT_ALONE},
+    socket::{self, ANNOUNCED, LEFT_ALONE, MID_REQUEST},
 };
 
 const TCP_SYN_RECV: i32 = 3;
@@ -82,7 +82,8 @@ fn established(ctx: &BtfTracePointContext, sock: Sock) {
 #[inline(always)]
 fn changed(sock: Sock, old_state: i32, new_state: i32) {
     let Some(socket) = socket::get(sock) else { return };
-    if !socket.is_tracked() {
+    // Whatever user space was told of, tracked by now or not: it would keep it for ever.
+    if !socket.has(ANNOUNCED | MID_REQUEST) {
         return;
     }
     let new_state = new_state as u8;

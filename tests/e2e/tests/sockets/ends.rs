@@ -3,10 +3,11 @@
 use observer_e2e::{
     clock::{Mark, monotonic, timed},
     observer::Observer,
-    raw::{Link, Socket, socket::pause},
+    raw::{Link, Listener, Socket, socket::pause},
     request_log::RequestLine,
     require,
     traffic::{self, Answer, STREAM_HEAD, chunk, delta, event},
+    wait::{self, SOON},
 };
 use serde_json::json;
 
@@ -253,4 +254,28 @@ fn answer_delimited_by_close() {
         assert!(line.token_events >= Some(4), "{line:#?}");
     }
     finish(observer);
+}
+
+/// A connection that was joined inside its only request, and one that began as HTTP and went on as something else:
+/// neither is ever tracked, and both are forgotten when they close.
+#[test]
+fn what_never_was_tracked_is_forgotten() {
+    require!(kernel);
+    let listener = Listener::v4();
+    let early = listener.link();
+    early.client.send(&traffic::chat("early"));
+    assert!(!early.server.take().bytes.is_empty());
+    let observer = Observer::start(&[listener.port()]);
+    respond(&early, &Answer::new(3, 10));
+    let undecided = listener.link();
+    for word in [&b"PO"[..], b"P3 is no HTTP\r\n"] {
+        undecided.client.send(word);
+        assert_eq!(undecided.server.drain(word.len()), word);
+    }
+    let connections = || observer.metrics().sum("observer_connections", &[]);
+    wait::until("both to be known", SOON, || (connections() == 2.0).then_some(()));
+    drop((early, undecided));
+    wait::until("both to be forgotten", SOON, || (connections() == 0.0).then_some(()));
+    let joined = observer.metrics().sum("observer_joined_mid_request_total", &[]);
+    assert_eq!((joined, observer.lines().len()), (1.0, 0));
 }
