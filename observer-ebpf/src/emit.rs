@@ -11,7 +11,7 @@ use aya_ebpf::{
 use observer_common::{
     event::{
         Arrival, DATA_FAULT, DATA_NO_PAYLOAD, EventHeader, KIND_ARRIVALS, KIND_DATA, KIND_LISTEN, KIND_OPEN,
-        KIND_STATE, PortListen, SocketArrivals, SocketData, SocketDataRecord, SocketOpen, SocketState,
+        KIND_STATE, PortListen, SocketArrivals, SocketData, SocketDataRecord, SocketOpen, SocketState, TCP_CLOSE,
     },
     limits::{ARRIVALS, CAPTURE_LARGE, CAPTURE_MEDIUM, CAPTURE_SMALL, COMM_LEN},
     loss::Counter,
@@ -20,7 +20,7 @@ use observer_common::{
 use crate::{
     capture::{self, Captured},
     kernel::Sock,
-    maps::{EVENTS, config, count},
+    maps::{ENDED, EVENTS, config, count},
     registers::Buffers,
     socket::Socket,
 };
@@ -154,16 +154,16 @@ fn record<const N: usize>(call: &Call, buffers: Buffers) {
     submit(entry, Counter::Data);
 }
 
-/// A connection became known, by a read of `length` bytes or by something else (0).
+/// A connection became known, by a read of `length` bytes or by something else (0). False: there was no room to say so.
 #[inline(always)]
-pub fn open(sock: Sock, socket: &Socket, time: u64, length: u32, flags: u16) {
+pub fn open(sock: Sock, socket: &Socket, time: u64, length: u32, flags: u16) -> bool {
     let (send_sequence, receive_sequence) = match sock.tcp() {
         Some(tcp) => (tcp.write_seq(), tcp.copied_seq().wrapping_sub(length)),
         None => (socket.sent, socket.received),
     };
     let Some(mut entry) = EVENTS.reserve::<SocketOpen>(0) else {
         count(Counter::OtherRingFull);
-        return;
+        return false;
     };
     let pointer = entry.as_mut_ptr();
     let ids = bpf_get_current_pid_tgid();
@@ -186,6 +186,7 @@ pub fn open(sock: Sock, socket: &Socket, time: u64, length: u32, flags: u16) {
         (*pointer).comm = bpf_get_current_comm().unwrap_or([0; COMM_LEN]);
     }
     submit(entry, Counter::Open);
+    true
 }
 
 /// A tracked connection changed its state.
@@ -197,6 +198,10 @@ pub fn state(sock: Sock, time: u64, old_state: u8, new_state: u8) {
     };
     let Some(mut entry) = EVENTS.reserve::<SocketState>(0) else {
         count(Counter::OtherRingFull);
+        if new_state == TCP_CLOSE {
+            // User space would keep it, and what it carried, for ever.
+            let _full = ENDED.push(&sock.cookie(), 0);
+        }
         return;
     };
     let value = SocketState {

@@ -157,15 +157,17 @@ fn decide(
     let late = socket.has(LATE);
     match filter::first_bytes(prefix, prefix_length) {
         FirstBytes::Http1 => {
-            announce(sock, socket, time, result as u32);
-            socket.verdict = TRACKED;
+            if announce(sock, socket, time, result as u32) {
+                socket.verdict = TRACKED;
+            }
             true
         }
         FirstBytes::Undecided if length > 0 => {
-            announce(sock, socket, time, result as u32);
-            socket.verdict = PROVISIONAL;
-            socket.prefix = prefix;
-            socket.prefix_length = prefix_length;
+            if announce(sock, socket, time, result as u32) {
+                socket.verdict = PROVISIONAL;
+                socket.prefix = prefix;
+                socket.prefix_length = prefix_length;
+            }
             true
         }
         FirstBytes::Tls if !late || socket.misses == 0 => {
@@ -222,21 +224,23 @@ fn decide_by_write(
         }
         return false;
     }
-    if !socket.has(MID_REQUEST) {
+    if !socket.has(MID_REQUEST) && emit::open(sock, socket, time, 0, OPEN_LATE | OPEN_MID_REQUEST) {
         socket.flags |= MID_REQUEST;
-        emit::open(sock, socket, time, 0, OPEN_LATE | OPEN_MID_REQUEST);
     }
     false
 }
 
 /// Tells user space of a connection, once: before the first read that it hears of, which returned `length` bytes.
+/// False: there was no room to say so. It is then as one that was joined late, and the next request makes it known.
 #[inline(always)]
-fn announce(sock: Sock, socket: &mut Socket, time: u64, length: u32) {
-    if !socket.has(ANNOUNCED) {
-        socket.flags |= ANNOUNCED;
-        let late = if socket.has(LATE) { OPEN_LATE } else { 0 };
-        emit::open(sock, socket, time, length, late);
+fn announce(sock: Sock, socket: &mut Socket, time: u64, length: u32) -> bool {
+    if socket.has(ANNOUNCED) {
+        return true;
     }
+    let late = if socket.has(LATE) { OPEN_LATE } else { 0 };
+    let announced = emit::open(sock, socket, time, length, late);
+    socket.flags |= if announced { ANNOUNCED } else { LATE };
+    announced
 }
 
 /// An opaque connection: announced, and never looked at again.

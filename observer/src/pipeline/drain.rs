@@ -163,11 +163,16 @@ fn run(mut parts: Parts, shared: &Shared, wake: &OwnedFd, questions: &mpsc::Rece
     };
     let mut pause = parts.pause;
     let mut backlog = Backlog::default();
+    let mut ended = Vec::new();
     loop {
         // Read before the drain: whatever happened up to here is in the ring by now.
         output.now = clock::now();
         let stopping = shared.stop.load(Ordering::Acquire);
+        parts.ring.take_ended(&mut ended);
         let drained = parts.ring.drain(BATCH, |event| parts.tracker.event(event, &mut names, &mut output));
+        if drained.events < BATCH {
+            ended.drain(..).for_each(|cookie| parts.tracker.ended(cookie, &mut output));
+        }
         parts.tracker.tick(output.now, &mut output);
         shared.heartbeat.store(output.now.as_nanos(), Ordering::Relaxed);
         output.metrics.own().connections.set(parts.tracker.connections() as u64);
