@@ -200,7 +200,7 @@ pub fn state(sock: Sock, time: u64, old_state: u8, new_state: u8) {
         count(Counter::OtherRingFull);
         if new_state == TCP_CLOSE {
             // User space would keep it, and what it carried, for ever.
-            let _full = ENDED.push(&sock.cookie(), 0);
+            let _full = ENDED.push(sock.cookie(), 0);
         }
         return;
     };
