@@ -23,6 +23,8 @@ pub const COMM_LEN: usize = 16;
 pub const CGROUP_LEVELS: u32 = 16;
 /// Default size of the ring, in bytes.
 pub const RING_BYTES: u32 = 8 << 20;
+/// Most connections whose end could not be told as an event and is yet to be read.
+pub const ENDED_MAX: u32 = 65_536;
 /// Most process ids in the scope.
 pub const SCOPE_PIDS: u32 = 65_536;
 /// Most cgroups in the scope.

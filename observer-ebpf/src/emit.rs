@@ -11,7 +11,7 @@ use aya_ebpf::{
 use observer_common::{
     event::{
         Arrival, DATA_FAULT, DATA_NO_PAYLOAD, EventHeader, KIND_ARRIVALS, KIND_DATA, KIND_LISTEN, KIND_OPEN,
-        KIND_STATE, PortListen, SocketArrivals, SocketData, SocketDataRecord, SocketOpen, SocketState,
+        KIND_STATE, PortListen, SocketArrivals, SocketData, SocketDataRecord, SocketOpen, SocketState, TCP_CLOSE,
     },
     limits::{ARRIVALS, CAPTURE_LARGE, CAPTURE_MEDIUM, CAPTURE_SMALL, COMM_LEN},
     loss::Counter,
@@ -20,7 +20,7 @@ use observer_common::{
 use crate::{
     capture::{self, Captured},
     kernel::Sock,
-    maps::{EVENTS, config, count},
+    maps::{ENDED, EVENTS, config, count},
     registers::Buffers,
     socket::Socket,
 };
@@ -201,6 +201,10 @@ pub fn state(sock: Sock, time: u64, old_state: u8, new_state: u8, error: i32) {
     };
     let Some(mut entry) = EVENTS.reserve::<SocketState>(0) else {
         count(Counter::OtherRingFull);
+        if new_state == TCP_CLOSE {
+            // User space would keep it, and what it carried, for ever.
+            let _full = ENDED.push(sock.cookie(), 0);
+        }
         return;
     };
     let value = SocketState {

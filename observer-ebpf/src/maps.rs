@@ -3,11 +3,11 @@
 use aya_ebpf::{
     btf_maps::SkStorage,
     macros::{btf_map, map},
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, Queue, RingBuf},
 };
 use observer_common::{
     config::{KernelConfig, Scope},
-    limits::{RING_BYTES, SCOPE_CGROUPS, SCOPE_PIDS},
+    limits::{ENDED_MAX, RING_BYTES, SCOPE_CGROUPS, SCOPE_PIDS},
     loss::{COUNTERS, Counter},
 };
 
@@ -16,6 +16,10 @@ use crate::socket::Socket;
 /// All events, in the order of their reservation. The loader may set another size.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+
+/// Cookies of tracked connections whose end found no room among the events.
+#[map]
+pub static ENDED: Queue<u64> = Queue::with_max_entries(ENDED_MAX, 0);
 
 /// One slot per [`Counter`].
 #[map]

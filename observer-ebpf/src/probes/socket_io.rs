@@ -166,20 +166,18 @@ fn decide(
     let late = socket.has(LATE);
     match filter::first_bytes(prefix, prefix_length) {
         FirstBytes::Http1 => {
-            let known = announce(sock, socket, time, result as u32);
-            if known {
+            if announce(sock, socket, time, result as u32) {
                 socket.verdict = TRACKED;
             }
-            known
+            true
         }
         FirstBytes::Undecided if length > 0 => {
-            let known = announce(sock, socket, time, result as u32);
-            if known {
+            if announce(sock, socket, time, result as u32) {
                 socket.verdict = PROVISIONAL;
                 socket.prefix = prefix;
                 socket.prefix_length = prefix_length;
             }
-            known
+            true
         }
         FirstBytes::Tls if !late || socket.misses == 0 => {
             leave_alone(sock, socket, time, OPEN_TLS);
@@ -191,8 +189,10 @@ fn decide(
         }
         _ if late => {
             // The middle of something: a request line may yet come.
-            forget(sock, socket, time);
-            socket.verdict = UNDECIDED;
+            if socket.verdict == PROVISIONAL {
+                forget(sock, socket, time);
+                socket.verdict = UNDECIDED;
+            }
             miss(sock, socket, time);
             // What looked like the beginning of a request was not; this read may be one.
             if socket.verdict == UNDECIDED
@@ -259,19 +259,16 @@ fn decide_by_write(
 }
 
 /// Tells user space of a connection, once: before the first read that it hears of, which returned `length` bytes.
-/// False: there was no room to say so.
+/// False: there was no room to say so. It is then as one that was joined late, and the next request makes it known.
 #[inline(always)]
 fn announce(sock: Sock, socket: &mut Socket, time: u64, length: u32) -> bool {
-    if !socket.has(ANNOUNCED) {
-        let late = if socket.has(LATE) { OPEN_LATE } else { 0 };
-        if !emit::open(sock, socket, time, length, late) {
-            // Unsaid, its next request is the first that can be followed.
-            socket.flags |= LATE;
-            return false;
-        }
-        socket.flags |= ANNOUNCED;
+    if socket.has(ANNOUNCED) {
+        return true;
     }
-    true
+    let late = if socket.has(LATE) { OPEN_LATE } else { 0 };
+    let announced = emit::open(sock, socket, time, length, late);
+    socket.flags |= if announced { ANNOUNCED } else { LATE };
+    announced
 }
 
 /// An opaque connection: announced, and never looked at again.

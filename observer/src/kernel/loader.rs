@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, Queue, RingBuf},
 };
 use observer_common::{
     config::{
@@ -200,7 +200,11 @@ impl Kernel {
     pub fn take_ring(&mut self) -> Result<Option<Ring>, KernelError> {
         self.ebpf
             .take_map("EVENTS")
-            .map(|map| RingBuf::try_from(map).map(Ring::new).map_err(|error| map_error("EVENTS", &error)))
+            .map(|map| {
+                let ended = self.ebpf.take_map("ENDED").ok_or_else(|| missing("ENDED"))?;
+                let ended = Queue::try_from(ended).map_err(|error| map_error("ENDED", &error))?;
+                RingBuf::try_from(map).map(|ring| Ring::new(ring, ended)).map_err(|error| map_error("EVENTS", &error))
+            })
             .transpose()
     }
 
@@ -343,7 +347,7 @@ impl Kernel {
     /// If the map cannot be read.
     pub fn counters(&self) -> Result<Vec<(Counter, u64)>, KernelError> {
         const MAP: &str = "COUNTERS_MAP";
-        let map = self.ebpf.map(MAP).ok_or(KernelError::Map { map: MAP, reason: "it is not in the object".into() })?;
+        let map = self.ebpf.map(MAP).ok_or_else(|| missing(MAP))?;
         let map: PerCpuArray<&MapData, u64> = PerCpuArray::try_from(map).map_err(|error| map_error(MAP, &error))?;
         Counter::ALL
             .iter()
@@ -400,7 +404,7 @@ impl Kernel {
     }
 
     fn map(&mut self, name: &'static str) -> Result<&mut Map, KernelError> {
-        self.ebpf.map_mut(name).ok_or_else(|| KernelError::Map { map: name, reason: "it is not in the object".into() })
+        self.ebpf.map_mut(name).ok_or_else(|| missing(name))
     }
 
     fn replace_cgroups(&mut self, ids: &BTreeSet<u64>) -> Result<(), KernelError> {
@@ -447,6 +451,10 @@ fn resolve(scope: &Scope) -> Result<Vec<scope::Cgroup>, KernelError> {
         scope::cgroup(path).map_err(|error| KernelError::Cgroup { path: path.clone(), reason: error.to_string() })
     };
     scope.cgroups.iter().map(resolve).collect()
+}
+
+fn missing(map: &'static str) -> KernelError {
+    KernelError::Map { map, reason: "it is not in the object".into() }
 }
 
 fn map_error(map: &'static str, error: &MapError) -> KernelError {

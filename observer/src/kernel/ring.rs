@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{MapData, Queue, RingBuf};
 use observer_common::event::{
     self as wire, ARRIVALS_PER_EVENT, EventHeader, KIND_ARRIVALS, KIND_DATA, KIND_LISTEN, KIND_OPEN, KIND_STATE,
     PortListen, SocketArrivals, SocketData, SocketOpen, SocketState,
@@ -46,13 +46,24 @@ fn read<T: Plain>(bytes: &[u8]) -> Option<T> {
 /// One end of the ring.
 pub struct Ring {
     ring: RingBuf<MapData>,
+    /// Cookies of connections whose end found no room in the ring.
+    ended: Queue<MapData, u64>,
     /// Records that could not be decoded: kernel side and user side disagree.
     malformed: u64,
 }
 
 impl Ring {
-    pub(super) fn new(ring: RingBuf<MapData>) -> Self {
-        Self { ring, malformed: 0 }
+    pub(super) fn new(ring: RingBuf<MapData>, ended: Queue<MapData, u64>) -> Self {
+        Self { ring, ended, malformed: 0 }
+    }
+
+    /// Adds the connections that ended without an event since the last call. Their earlier events are in the ring by
+    /// now: drain it before they are given up.
+    pub fn take_ended(&mut self, into: &mut Vec<Cookie>) {
+        // An error is an empty queue.
+        while let Ok(cookie) = self.ended.pop(0) {
+            into.push(Cookie(cookie));
+        }
     }
 
     /// Hands every record that is there to `each`; returns how many, and their bytes in the ring.

@@ -165,12 +165,15 @@ fn run(mut parts: Parts, shared: &Shared, wake: &OwnedFd, questions: &mpsc::Rece
     };
     let mut pause = parts.pause;
     let mut backlog = Backlog::default();
+    let mut ended = Vec::new();
     loop {
         // Read before the drain: whatever happened up to here is in the ring by now.
         output.now = clock::now();
         let stopping = shared.stop.load(Ordering::Acquire);
+        parts.ring.take_ended(&mut ended);
         let drained = parts.ring.drain(BATCH, |event| parts.tracker.event(event, &mut names, &mut output));
         if drained.events < BATCH {
+            ended.drain(..).for_each(|cookie| parts.tracker.ended(cookie, &mut output));
             // What is held back is not overdue while events from before now may still be in the ring.
             parts.tracker.tick(output.now, &mut output);
         }

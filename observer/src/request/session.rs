@@ -227,6 +227,11 @@ impl Session {
         }
     }
 
+    /// It ended, and how was lost, perhaps with the end of its response: nobody knows whether the client left early.
+    pub(super) fn lose(mut self, context: &mut Context<'_, impl Sink>) {
+        self.finish_all(Ending::Unknown(IncompleteReason::Abandoned), context);
+    }
+
     fn left(&mut self, time: KernelTime) {
         self.client_left = Some(self.client_left.map_or(time, |earlier| earlier.min(time)));
     }

@@ -175,6 +175,13 @@ impl Tracker {
         }
     }
 
+    /// A connection ended, and the event of that was lost. What it carried cannot be told.
+    pub fn ended(&mut self, cookie: Cookie, sink: &mut impl Sink) {
+        if let Some(session) = self.table.remove(cookie) {
+            session.lose(&mut Context { config: &self.config, sink, scratch: &mut self.scratch });
+        }
+    }
+
     /// All events up to `now` were given: stops waiting for what is overdue. To be called after each drain of the
     /// ring.
     pub fn tick(&mut self, now: KernelTime, sink: &mut impl Sink) {

@@ -1,6 +1,9 @@
 //! How requests end.
 
-use observer::{event::StateChange, request::record::Outcome};
+use observer::{
+    event::{Cookie, StateChange},
+    request::record::{IncompleteReason, Outcome},
+};
 
 use crate::harness::{END, Host, STREAM_HEAD, at, chat, chunk, content, delta, done, ms};
 
@@ -68,6 +71,19 @@ fn leaving_after_done_is_no_cancel() {
         host.failed_write(3.0, libc::EPIPE);
         assert_eq!((host.record().outcome, host.record().timeline.end), (Outcome::Ok, Some(at(2.0))));
     }
+}
+
+/// The client's leaving was seen and the connection's end was not: writes may be missing, too.
+#[test]
+fn an_end_that_was_lost_is_no_cancel() {
+    let mut host = Host::new();
+    host.read(1.0, chat(true));
+    host.write(2.0, format!("{STREAM_HEAD}{}", content("a")));
+    host.state(4.0, StateChange::ClientFin);
+    host.tracker.ended(Cookie(host.cookie), &mut host.said);
+    assert_eq!(host.record().outcome, Outcome::Incomplete);
+    assert_eq!(host.record().incomplete, Some(IncompleteReason::Abandoned));
+    assert_eq!((host.in_flight(), host.tracker.connections()), (0, 0));
 }
 
 #[test]

@@ -3,10 +3,11 @@
 use observer_e2e::{
     clock::{Mark, monotonic, timed},
     observer::Observer,
-    raw::{Link, Socket, socket::pause},
+    raw::{Link, Listener, Socket, socket::pause},
     request_log::RequestLine,
     require,
     traffic::{self, Answer, STREAM_HEAD, chunk, delta, event},
+    wait::{self, SOON},
 };
 use serde_json::json;
 
@@ -252,5 +253,77 @@ fn answer_delimited_by_close() {
         };
         assert!(line.token_events >= Some(4), "{line:#?}");
     }
+    finish(observer);
+}
+
+/// A connection that was joined inside its only request, and one that began as HTTP and went on as something else:
+/// neither is ever tracked. The first is forgotten when it closes, the other at once.
+#[test]
+fn what_never_was_tracked_is_forgotten() {
+    require!(kernel);
+    let listener = Listener::v4();
+    let early = listener.link();
+    early.client.send(&traffic::chat("early"));
+    assert!(!early.server.take().bytes.is_empty());
+    let observer = Observer::start(&[listener.port()]);
+    respond(&early, &Answer::new(3, 10));
+    let undecided = listener.link();
+    for word in [&b"PO"[..], b"P3 is no HTTP\r\n"] {
+        undecided.client.send(word);
+        assert_eq!(undecided.server.drain(word.len()), word);
+    }
+    let connections = || observer.metrics().sum("observer_connections", &[]);
+    let left_alone = || observer.metrics().sum("observer_left_alone_connections_total", &[]);
+    wait::until("one to be left alone", SOON, || (left_alone() == 1.0).then_some(()));
+    wait::until("the other one to be known", SOON, || (connections() == 1.0).then_some(()));
+    drop((early, undecided));
+    wait::until("both to be forgotten", SOON, || (connections() == 0.0).then_some(()));
+    let joined = observer.metrics().sum("observer_joined_mid_request_total", &[]);
+    assert_eq!((joined, observer.lines().len()), (1.0, 0));
+}
+
+/// Clients that give up in the accept queue: the server reads and answers what is of use to nobody.
+#[test]
+fn client_resets_before_the_server_reads() {
+    require!(kernel);
+    let (listener, observer) = observed();
+    for (id, answers) in [("unanswered", false), ("answered", true)] {
+        let link = listener.link();
+        link.client.send(&traffic::chat(id));
+        pause(10);
+        link.client.reset();
+        pause(10);
+        assert!(!link.server.take().bytes.is_empty());
+        if answers {
+            assert!(link.server.try_send(b"HTTP/1.1 200 OK\r\n").is_err());
+        }
+        drop(link.server);
+        let line = observer.line(id);
+        assert_eq!((line.outcome.as_str(), line.status), ("cancelled", None), "{line:#?}");
+        assert!(line.server.is_some_and(|server| server.ends_with(&format!(":{}", listener.port()))));
+    }
+    assert_eq!(observer.metrics().sum("llm_requests_in_flight", &[]), 0.0);
+    finish(observer);
+}
+
+/// The FIN takes a position of its own, which the read that reaches it passes.
+#[test]
+fn body_and_fin_in_one_read() {
+    require!(kernel);
+    let (listener, observer) = observed();
+    let link = listener.link();
+    let request = traffic::chat("with-fin");
+    let (head, body) = request.split_at(request.len() - 20);
+    link.client.send(head);
+    assert_eq!(link.server.drain(head.len()), head);
+    link.client.send(body);
+    link.client.finish();
+    pause(20);
+    assert_eq!(link.server.recv(65_536), body);
+    respond(&link, &Answer::new(5, 10));
+    let line = observer.line("with-fin");
+    assert_eq!((line.outcome.as_str(), line.token_events), ("ok", Some(5)), "{line:#?}");
+    assert_eq!(observer.metrics().sum("observer_stream_gap_bytes_total", &[]), 0.0);
+    drop(link);
     finish(observer);
 }
