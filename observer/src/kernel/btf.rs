@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fs, path::Path};
 
-use super::loader::KernelError;
+use super::error::KernelError;
 
 /// Where the kernel publishes it.
 pub(super) const PATH: &str = "/sys/kernel/btf/vmlinux";

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::{
     btf,
-    loader::{Kernel, KernelError, Options},
+    error::KernelError,
+    loader::{Kernel, Options},
     probes::ProbeReport,
     scope,
 };

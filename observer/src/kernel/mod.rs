@@ -4,10 +4,12 @@
 mod btf;
 pub mod capabilities;
 pub mod clock;
+mod error;
 pub mod loader;
 pub mod probes;
 pub mod ring;
 mod scope;
 
-pub use loader::{Kernel, KernelError, Options};
+pub use error::KernelError;
+pub use loader::{Kernel, Options};
 pub use ring::Ring;

@@ -83,6 +83,25 @@ fn without_privileges() {
     assert!(clear, "{said:#?}");
 }
 
+/// In a mount namespace of its own, where the kernel's type information is hidden.
+#[test]
+fn without_type_information() {
+    require!(kernel, unshare);
+    let hide = "mount -t tmpfs none /sys/kernel/btf && exec \"$0\" \"$@\"";
+    let unshared = |arguments: &[&str]| {
+        let mut command = Command::new(require::tool("unshare").expect("required"));
+        command.args(["--mount", "sh", "-c", hide]).arg(require::observer()).args(arguments);
+        observer::run(command)
+    };
+    let (port, listen) = (free_port().to_string(), free_address().to_string());
+    let (status, said) = unshared(&["run", "--ports", &port, "--listen", &listen]);
+    assert!(!status.success() && said.len() == 1, "one clear line: {said:#?}");
+    assert!(said[0].contains("/sys/kernel/btf/vmlinux") && said[0].contains("CONFIG_DEBUG_INFO_BTF"), "{said:#?}");
+    let (status, said) = unshared(&["doctor"]);
+    assert!(!status.success(), "{said:#?}");
+    assert!(said.iter().any(|line| line.starts_with("error    type information")), "{said:#?}");
+}
+
 #[test]
 fn port_taken() {
     require!(kernel);
