@@ -83,6 +83,7 @@ mod tests {
                 target: "sock_send_length",
                 intent: "responses",
                 required: true,
+                verified_instructions: None,
                 status,
             }],
         }

@@ -45,7 +45,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     }
     timed("end-to-end tests", || {
         let mut command = build::with_object(cargo());
-        command.args(["test", "--no-fail-fast", "--release", "--package", "observer-e2e"]).args(filter);
+        command.args(["test", "--no-fail-fast", "--release", "--package", "observer-e2e", "--tests"]).args(filter);
         // They share the machine's kernel, ports and clocks: one at a time.
         command.args(["--", "--test-threads=1"]);
         environment(&mut command);

@@ -125,6 +125,8 @@ pub struct ProbeReport {
     pub intent: &'static str,
     /// Whether anything works without it.
     pub required: bool,
+    /// Instructions that the verifier followed, where the kernel says.
+    pub verified_instructions: Option<u32>,
     /// What became of it.
     #[serde(flatten)]
     pub status: Status,
@@ -140,17 +142,20 @@ impl ProbeReport {
 
 /// Loads and attaches every probe of the table; never fails as a whole.
 pub(super) fn attach_all(ebpf: &mut Ebpf, btf: &Btf) -> Vec<ProbeReport> {
-    PROBES
-        .iter()
-        .map(|probe| ProbeReport {
+    let report = |probe: &Probe| {
+        let status = attach(ebpf, btf, probe);
+        let program = ebpf.program(probe.program);
+        ProbeReport {
             name: probe.name,
             mechanism: probe.mechanism,
             target: probe.target,
             intent: probe.intent,
             required: probe.required,
-            status: attach(ebpf, btf, probe),
-        })
-        .collect()
+            verified_instructions: program.and_then(|program| program.info().ok()?.verified_instruction_count()),
+            status,
+        }
+    };
+    PROBES.iter().map(report).collect()
 }
 
 fn attach(ebpf: &mut Ebpf, btf: &Btf, probe: &Probe) -> Status {
