@@ -24,6 +24,8 @@ pub enum Event<'a> {
     State(State),
     /// A process in scope began to listen.
     Listen(Listen),
+    /// A process of this host connected to a server in scope.
+    Connect(Connect),
 }
 
 /// Why a connection's bytes say nothing to us.
@@ -180,4 +182,17 @@ pub struct Listen {
     pub pid: u32,
     /// Where.
     pub port: u16,
+}
+
+/// A process of this host connected to a server in scope: what it asks there may be what it was asked itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Connect {
+    /// When the connection was established.
+    pub time: KernelTime,
+    /// Who connected.
+    pub pid: u32,
+    /// Its end: the client's address as the server sees it. v4-mapped ones as IPv4.
+    pub local: SocketAddr,
+    /// The server's address.
+    pub remote: SocketAddr,
 }

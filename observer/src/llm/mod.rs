@@ -1,34 +1,53 @@
-//! What the servers of large language models say over HTTP: a dialect is one file that implements [`Dialect`] and
-//! lines in [`route`]'s table.
+//! What the servers of large language models say over HTTP. A dialect is one file that implements [`Dialect`], has its
+//! `ROUTES`, and is named in one line below.
 
 use std::sync::Arc;
 
 pub mod json;
-pub mod openai;
 pub mod operation;
 pub mod route;
 
 use json::{Anchor, Path, Value};
-use operation::Usage;
+use operation::{Operation, Usage};
+use route::Route;
+
+macro_rules! dialects {
+    ($($(#[$about:meta])* $dialect:ident,)+) => {
+        $($(#[$about])* pub mod $dialect;)+
+        /// Of each dialect.
+        static DIALECTS: &[&[Route]] = &[$($dialect::ROUTES),+];
+    };
+}
+
+// Where two dialects have the same path, the first is taken until the request's body tells.
+dialects! {
+    openai,
+}
 
 /// Most reasons to finish that one frame or answer reports.
 pub const FINISH_REASONS: usize = 16;
 /// Longest reason to finish that is taken for one.
 const FINISH_REASON_MAX: usize = 64;
 
-/// How one family of servers words requests, stream events and answers. All methods see the scalars (and the openings
-/// of objects and arrays) of a JSON document, one by one, in order.
+/// How one family of servers words requests, stream events and answers. All methods that take a path and a value see the
+/// scalars (and the openings of objects and arrays) of a JSON document, one by one, in order.
 pub trait Dialect: Sync {
-    /// Of a request's body.
+    /// Its name, as the request log shows it.
+    fn name(&self) -> &'static str;
+    /// Of a request's body: model, streaming, operation.
     fn request(&self, path: &Path<'_>, value: &Value<'_>, facts: &mut RequestFacts);
-    /// Of one event of a stream.
+    /// Of one event of a stream: is it a token, the model, usage, an error, the last one.
     fn event(&self, path: &Path<'_>, value: &Value<'_>, facts: &mut Facts);
-    /// Of an answer that is not streamed.
+    /// Of an answer that is not streamed: the model, usage, an error.
     fn answer(&self, path: &Path<'_>, value: &Value<'_>, facts: &mut Facts);
-    /// Keys of an answer to take up reading at after a gap.
-    fn anchors(&self) -> &'static [Anchor];
+    /// Keys to take up reading at after a gap in an answer or an event.
+    fn anchors(&self) -> &'static [Anchor] {
+        &[]
+    }
     /// Whether an event's data (no JSON then) says that the stream is complete.
-    fn is_done(&self, data: &[u8]) -> bool;
+    fn is_done(&self, data: &[u8]) -> bool {
+        data.trim_ascii() == b"[DONE]"
+    }
 }
 
 /// What a request's body says.
@@ -38,6 +57,8 @@ pub struct RequestFacts {
     pub model: Option<Arc<str>>,
     /// Whether a stream was asked for.
     pub stream: Option<bool>,
+    /// The operation, where the path does not tell.
+    pub operation: Option<Operation>,
 }
 
 /// What one stream event, or one answer, says.
@@ -49,6 +70,12 @@ pub struct Facts {
     pub reasoning: bool,
     /// It reports an error.
     pub error: bool,
+    /// It is the stream's last: all that was asked for is there.
+    pub done: bool,
+    /// Nothing was generated, nor was that asked for: a model was loaded, say.
+    pub control: bool,
+    /// How far generation came, where each event repeats all that came before: the event is a token if this grew.
+    pub progress: Option<u64>,
     /// The model that was named last, in this or in an earlier one, so that the same name is not allocated again.
     model: Option<Arc<str>>,
     /// This one named it.
@@ -75,6 +102,7 @@ impl Facts {
     /// Forgets all; buffers stay.
     pub fn reset(&mut self) {
         (self.content, self.reasoning, self.error, self.named) = (false, false, false, false);
+        (self.done, self.control, self.progress) = (false, false, None);
         self.usage = Usage::default();
         self.finish.clear();
         self.choice = None;

@@ -1,17 +1,30 @@
 //! OpenAI's chat and text completions, as its many implementations word them.
 
-use super::{Dialect, Facts, RequestFacts};
-use crate::llm::json::{Anchor, Path, Value};
+use super::{
+    Dialect, Facts, RequestFacts,
+    json::{Anchor, Path, Value},
+    operation::Operation,
+    route::Route,
+};
 
 /// The dialect.
 #[derive(Debug)]
 pub struct OpenAi;
+
+pub(super) const ROUTES: &[Route] = &[
+    Route::new("/chat/completions", Operation::Chat, &OpenAi),
+    Route::new("/completions", Operation::TextCompletion, &OpenAi),
+];
 
 /// What may stand after a hole in a long answer. No other key of an answer has these names.
 const ANCHORS: &[Anchor] =
     &[Anchor { path: &["usage"] }, Anchor { path: &["model"] }, Anchor { path: &["choices", "*", "finish_reason"] }];
 
 impl Dialect for OpenAi {
+    fn name(&self) -> &'static str {
+        "openai"
+    }
+
     fn request(&self, path: &Path<'_>, value: &Value<'_>, facts: &mut RequestFacts) {
         if path.depth() != 1 {
             return;
@@ -68,10 +81,6 @@ impl Dialect for OpenAi {
 
     fn anchors(&self) -> &'static [Anchor] {
         ANCHORS
-    }
-
-    fn is_done(&self, data: &[u8]) -> bool {
-        data.trim_ascii() == b"[DONE]"
     }
 }
 

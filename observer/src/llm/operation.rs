@@ -1,12 +1,28 @@
 //! What can be asked of a language model, and what it reports of the work.
 
-/// The operation of a request, named as OpenTelemetry's `gen_ai.operation.name` does.
+/// The operation of a request. Named as OpenTelemetry's `gen_ai.operation.name` does where it has a name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Operation {
-    /// `/v1/chat/completions`.
+    /// Chat: OpenAI's chat completions and responses, Anthropic's messages, Ollama's chat.
     Chat,
-    /// `/v1/completions`.
+    /// Completion of a text: OpenAI's completions, and what servers' own `generate` routes do.
     TextCompletion,
+    /// Embeddings.
+    Embeddings,
+    /// Documents by relevance.
+    Rerank,
+    /// Likeness of texts.
+    Score,
+    /// Classification.
+    Classify,
+    /// Pooled hidden states.
+    Pooling,
+    /// Text to tokens.
+    Tokenize,
+    /// Tokens to text.
+    Detokenize,
+    /// How many tokens a prompt has.
+    CountTokens,
 }
 
 impl Operation {
@@ -16,6 +32,14 @@ impl Operation {
         match self {
             Self::Chat => "chat",
             Self::TextCompletion => "text_completion",
+            Self::Embeddings => "embeddings",
+            Self::Rerank => "rerank",
+            Self::Score => "score",
+            Self::Classify => "classify",
+            Self::Pooling => "pooling",
+            Self::Tokenize => "tokenize",
+            Self::Detokenize => "detokenize",
+            Self::CountTokens => "count_tokens",
         }
     }
 }

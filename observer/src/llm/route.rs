@@ -1,40 +1,90 @@
-//! Which operation a request asks for, by its method and path.
+//! Which operation a request asks for, by its method and path; where those do not tell, by the keys of its body.
 
-use super::{Dialect, openai::OpenAi, operation::Operation};
+use super::{DIALECTS, Dialect, operation::Operation};
 use crate::protocol::http1_head::Method;
 
 /// An operation of a dialect.
 #[derive(Clone, Copy)]
 pub struct Route {
-    /// What a path ends with; gateways put anything before it.
-    suffix: &'static str,
+    /// What a path ends with, in whole segments; `*` is any one. Gateways put anything before it. `/` is the root alone.
+    pattern: &'static str,
     /// The operation.
     pub operation: Operation,
     /// How it is worded.
     pub dialect: &'static dyn Dialect,
+    /// Where others use such paths, too: the request's body has one of these keys at its root.
+    needs: &'static [&'static str],
 }
 
 impl std::fmt::Debug for Route {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Route").field(&self.suffix).finish()
+        f.debug_tuple("Route").field(&self.pattern).field(&self.dialect.name()).finish()
     }
 }
 
-/// The first that fits counts. Without `/v1`, because gateways replace it and llama.cpp needs none.
-const ROUTES: &[Route] = &[
-    Route { suffix: "/chat/completions", operation: Operation::Chat, dialect: &OpenAi },
-    Route { suffix: "/completions", operation: Operation::TextCompletion, dialect: &OpenAi },
-];
+impl Route {
+    /// Without `/v1`, because gateways replace it and some servers need none.
+    #[must_use]
+    pub const fn new(pattern: &'static str, operation: Operation, dialect: &'static dyn Dialect) -> Self {
+        Self { pattern, operation, dialect, needs: &[] }
+    }
 
-/// The route that a request takes; `None`: it asks for no known operation of a language model.
+    /// Others use this path, too: only a body with one of these keys at its root is meant.
+    #[must_use]
+    pub const fn needs(self, needs: &'static [&'static str]) -> Self {
+        Self { needs, ..self }
+    }
+
+    /// Whether the path alone tells.
+    #[must_use]
+    pub fn is_certain(&self) -> bool {
+        self.needs.is_empty()
+    }
+
+    /// The route of the same path that is meant by a body with this key at its root.
+    #[must_use]
+    pub fn by_key(&'static self, key: &[u8]) -> Option<&'static Self> {
+        let means = |route: &&'static Self| route.needs.iter().any(|needed| needed.as_bytes() == key);
+        Some(self).filter(means).or_else(|| all().filter(|route| route.pattern == self.pattern).find(means))
+    }
+
+    fn fits(&self, path: &str) -> bool {
+        if self.pattern == "/" {
+            return path.is_empty() || path == "/";
+        }
+        let (mut wanted, mut found) = (self.pattern.rsplit('/'), path.rsplit('/'));
+        // The pattern begins with a slash: its last piece, from the back, is empty.
+        self.pattern.bytes().filter(|byte| *byte == b'/').all(|_| match (wanted.next(), found.next()) {
+            (Some("*"), Some(segment)) => !segment.is_empty(),
+            (wanted, found) => wanted == found,
+        }) && found.next().is_some()
+    }
+
+    fn segments(&self) -> usize {
+        self.pattern.bytes().filter(|byte| *byte == b'/').count()
+    }
+}
+
+fn all() -> impl DoubleEndedIterator<Item = &'static Route> {
+    DIALECTS.iter().flat_map(|routes| routes.iter())
+}
+
+/// The route that a request takes, the first of those with the longest pattern; `None`: it asks for no known operation of
+/// a language model.
 #[must_use]
 pub fn find(method: Method, target: &str) -> Option<&'static Route> {
     if method != Method::Post {
         return None;
     }
     let path = target.split(['?', '#']).next().unwrap_or_default();
+    // Absolute form.
+    let path = match path.split_once("://") {
+        Some((_, rest)) => rest.find('/').map_or("", |slash| &rest[slash..]),
+        None => path,
+    };
     let path = path.strip_suffix('/').unwrap_or(path);
-    ROUTES.iter().find(|route| path.ends_with(route.suffix))
+    // Of equals the last is taken: the first in the table.
+    all().rev().filter(|route| route.fits(path)).max_by_key(|route| route.segments())
 }
 
 #[cfg(test)]
@@ -55,9 +105,21 @@ mod tests {
             assert_eq!(operation(target), Some(Operation::Chat), "{target}");
         }
         assert_eq!(operation("/v1/completions?x=/v1/chat/completions"), Some(Operation::TextCompletion));
-        for target in ["/health", "/v1/models", "/v1/embeddings", "/?/v1/completions", "/v1/chat/completions/id", "/"] {
+        for target in
+            ["/health", "/v1/models", "/?/v1/completions", "/v1/chat/completions/id", "/v1/uncompletions", "*"]
+        {
             assert_eq!(operation(target), None, "{target}");
         }
         assert!(find(Method::Other, "/v1/chat/completions").is_none(), "a GET or a preflight asks for no tokens");
+    }
+
+    #[test]
+    fn patterns() {
+        let fits = |pattern, path| Route::new(pattern, Operation::Chat, &super::super::openai::OpenAi).fits(path);
+        assert!(fits("/v2/models/*/generate", "/x/v2/models/m/generate"));
+        assert!(!fits("/v2/models/*/generate", "/v2/models//generate"));
+        assert!(!fits("/v2/models/*/generate", "v2/models/m/generate"), "a path begins with a slash");
+        assert!(!fits("/generate", "/regenerate") && !fits("/generate", "generate"));
+        assert!(fits("/", "") && !fits("/", "/x"));
     }
 }

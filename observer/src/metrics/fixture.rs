@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     event::Cookie,
-    request::record::{ConnectionInfo, Gaps, Operation, Outcome, RequestRecord, Timeline, Usage},
+    request::record::{ConnectionInfo, Gaps, Operation, Outcome, RequestRecord, Role, Timeline, Usage},
     time::KernelTime,
 };
 
@@ -30,6 +30,8 @@ pub(crate) fn request() -> RequestRecord {
     RequestRecord {
         connection: connection("vllm:8000", 8000),
         operation: Operation::Chat,
+        api: "openai",
+        role: Role::Server,
         request_model: Some("m".into()),
         response_model: Some("m".into()),
         stream: Some(true),

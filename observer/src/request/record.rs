@@ -31,6 +31,30 @@ impl ConnectionInfo {
     }
 }
 
+/// What a server's process was to a request, where several on one host pass it on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Role {
+    /// Its server, as far as this host shows.
+    #[default]
+    Server,
+    /// It asked another server on this host in turn.
+    Proxy,
+    /// It was asked by a proxy on this host.
+    Backend,
+}
+
+impl Role {
+    /// Its value of the `role` label: empty, so that there is none, for [`Self::Server`].
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "",
+            Self::Proxy => "proxy",
+            Self::Backend => "backend",
+        }
+    }
+}
+
 /// How a request ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Outcome {
@@ -154,6 +178,10 @@ pub struct RequestRecord {
     pub connection: Arc<ConnectionInfo>,
     /// What was asked for.
     pub operation: Operation,
+    /// The dialect that it was worded in.
+    pub api: &'static str,
+    /// What the server's process was to it.
+    pub role: Role,
     /// Model named in the request, if it could be read.
     pub request_model: Option<Arc<str>>,
     /// Model named in the response.

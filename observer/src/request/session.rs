@@ -157,7 +157,7 @@ impl Session {
     }
 
     pub(super) fn in_flight(&self) -> u64 {
-        let counts = |exchange: &&Exchange| exchange.route.is_some() && !exchange.response_lost;
+        let counts = |exchange: &&Exchange| exchange.is_llm() && !exchange.response_lost;
         self.exchanges.iter().filter(counts).count() as u64
     }
 
@@ -360,7 +360,7 @@ impl Session {
         if self.exchanges.is_empty() {
             self.blocked = None;
         }
-        if exchange.route.is_none() {
+        if !exchange.is_llm() {
             if !matches!(ending, Ending::Unknown(_)) && !exchange.response_lost {
                 context.sink.other_request(&self.info);
             }

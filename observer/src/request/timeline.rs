@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::record::{ConnectionInfo, Gaps, IncompleteReason, Outcome, RequestRecord, Timeline, Usage};
+use super::record::{ConnectionInfo, Gaps, IncompleteReason, Operation, Outcome, RequestRecord, Role, Timeline, Usage};
 use crate::{
     llm::{FINISH_REASONS, Facts, Finish, route::Route},
     protocol::http1_head::Method,
@@ -49,6 +49,12 @@ pub(super) struct Keep<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
     pub(super) route: Option<&'static Route>,
+    /// The route holds, beyond its path.
+    confirmed: bool,
+    /// Nothing was generated, nor was that asked for.
+    control: bool,
+    /// What the body says of the operation.
+    pub(super) operation: Option<Operation>,
     pub(super) method: Method,
     pub(super) timeline: Timeline,
     pub(super) request_model: Option<Arc<str>>,
@@ -88,7 +94,22 @@ pub(super) struct Exchange {
 impl Exchange {
     /// A request that begins.
     pub(super) fn new(route: Option<&'static Route>, method: Method) -> Self {
-        Self { route, method, ..Self::default() }
+        let confirmed = route.is_some_and(Route::is_certain);
+        Self { route, confirmed, method, ..Self::default() }
+    }
+
+    /// The request's body has this key at its root.
+    pub(super) fn has_key(&mut self, key: &[u8]) {
+        if !self.confirmed
+            && let Some(route) = self.route.and_then(|route| route.by_key(key))
+        {
+            (self.route, self.confirmed) = (Some(route), true);
+        }
+    }
+
+    /// Whether it is known to be for a language model.
+    pub(super) fn is_llm(&self) -> bool {
+        self.confirmed && !self.control
     }
 
     /// The first reason to call it incomplete stands.
@@ -106,6 +127,8 @@ impl Exchange {
     /// What a stream event or an answer says.
     pub(super) fn learn(&mut self, facts: &mut Facts) {
         self.error |= facts.error;
+        self.done |= facts.done;
+        self.control |= facts.control;
         if let Some(model) = facts.model()
             && !self.response_model.as_ref().is_some_and(|known| Arc::ptr_eq(known, model))
             && self.response_model.as_deref() != Some(&**model)
@@ -114,6 +137,7 @@ impl Exchange {
         }
         let usage = facts.usage;
         if usage != Usage::default() {
+            self.confirmed |= self.route.is_some();
             self.usage = Usage {
                 input: usage.input.or(self.usage.input),
                 output: usage.output.or(self.usage.output),
@@ -193,7 +217,7 @@ impl Exchange {
         previous_end: Option<KernelTime>,
         connection: &Arc<ConnectionInfo>,
     ) -> Option<RequestRecord> {
-        let operation = self.route?.operation;
+        let route = self.route.filter(|_| self.is_llm())?;
         let mut cancelled_work = None;
         let outcome = match ending {
             Ending::Unknown(reason) => {
@@ -226,7 +250,9 @@ impl Exchange {
         self.finish.sort_by_key(|finish| finish.index);
         Some(RequestRecord {
             connection: Arc::clone(connection),
-            operation,
+            operation: self.operation.unwrap_or(route.operation),
+            api: route.dialect.name(),
+            role: Role::default(),
             request_model: self.request_model,
             response_model: self.response_model,
             stream: self.stream,

@@ -119,7 +119,7 @@ impl Tracker {
     pub fn event(&mut self, event: &Event<'_>, names: &mut impl NameResolver, sink: &mut impl Sink) {
         let (cookie, time) = match event {
             Event::Open(open) => return self.open(open, names, sink),
-            Event::Listen(_) => return,
+            Event::Listen(_) | Event::Connect(_) => return,
             Event::Data(data) => (data.cookie, Some(data.time)),
             Event::State(state) => (state.cookie, Some(state.time)),
             Event::Arrivals(arrivals) => (arrivals.cookie, None),
@@ -138,7 +138,7 @@ impl Tracker {
             Event::Data(data) => session.data(data, &mut context),
             Event::State(state) => session.state(state, &mut context),
             Event::Arrivals(arrivals) => session.arrivals(arrivals),
-            Event::Open(_) | Event::Listen(_) => Fate::Alive,
+            Event::Open(_) | Event::Listen(_) | Event::Connect(_) => Fate::Alive,
         };
         if fate == Fate::Over {
             self.table.remove(cookie);

@@ -1,6 +1,10 @@
 //! One line of the request log. Its keys are a contract.
 
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Serialize, Serializer};
 
@@ -25,6 +29,8 @@ pub(super) struct Line<'a> {
     comm: &'a str,
     workload: &'a str,
     operation: &'static str,
+    api: &'static str,
+    role: Option<&'static str>,
     request_model: Option<&'a str>,
     response_model: Option<&'a str>,
     stream: Option<bool>,
@@ -41,6 +47,7 @@ pub(super) struct Line<'a> {
     request_bytes: u64,
     response_bytes: u64,
     write_blocked_ns: u64,
+    cancelled_work_ns: Option<u64>,
     unsent_stamps: u64,
     request_id: Option<&'a str>,
     trace_id: Option<&'a str>,
@@ -48,6 +55,11 @@ pub(super) struct Line<'a> {
     chunk_times_ns: Option<Vec<u64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     chunk_unsent: Option<&'a [u32]>,
+}
+
+/// Nanoseconds.
+fn whole(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn texts<S: Serializer>(texts: &&[Arc<str>], serializer: S) -> Result<S::Ok, S::Error> {
@@ -75,6 +87,8 @@ impl<'a> Line<'a> {
             comm: &record.connection.comm,
             workload: &record.connection.workload,
             operation: record.operation.as_str(),
+            api: record.api,
+            role: Some(record.role.as_str()).filter(|role| !role.is_empty()),
             request_model: record.request_model.as_deref(),
             response_model: record.response_model.as_deref(),
             stream: record.stream,
@@ -89,7 +103,8 @@ impl<'a> Line<'a> {
             finish_reasons: &record.finish_reasons,
             request_bytes: record.request_bytes,
             response_bytes: record.response_bytes,
-            write_blocked_ns: u64::try_from(record.write_blocked.as_nanos()).unwrap_or(u64::MAX),
+            write_blocked_ns: whole(record.write_blocked),
+            cancelled_work_ns: record.cancelled_work.map(whole),
             unsent_stamps: record.unsent_stamps,
             request_id: record.request_id.as_deref(),
             trace_id: record.trace_id.as_deref(),

@@ -83,10 +83,10 @@ fn a_line_has_exactly_these_keys() {
         "t_first_content_ns": 1_000_300_000_000_u64, "t_last_ns": 1_001_100_000_000_u64,
         "t_end_ns": 1_001_101_000_000_u64, "wall_time": "1970-01-01T00:16:40.000000Z",
         "client": "10.0.0.2:40000", "server": "127.0.0.1:8000", "pid": 42, "comm": "vllm", "workload": "vllm:8000",
-        "operation": "chat", "request_model": "m", "response_model": "m", "stream": true, "outcome": "ok",
+        "operation": "chat", "api": "openai", "role": null, "request_model": "m", "response_model": "m", "stream": true, "outcome": "ok",
         "incomplete_reason": null, "status": 200, "token_events": 11, "input_tokens": 50, "output_tokens": 21,
         "cached_input_tokens": 16, "reasoning_output_tokens": 5, "finish_reasons": ["stop"], "request_bytes": 300,
-        "response_bytes": 3000, "write_blocked_ns": 0, "unsent_stamps": 0, "request_id": null, "trace_id": null,
+        "response_bytes": 3000, "write_blocked_ns": 0, "cancelled_work_ns": null, "unsent_stamps": 0, "request_id": null, "trace_id": null,
     });
     assert_eq!(line, &expected);
 }

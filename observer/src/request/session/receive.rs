@@ -116,15 +116,27 @@ impl Session {
 
     fn request_body(&mut self, chunk: Chunk<'_>) {
         let Some(exchange) = self.exchanges.back_mut().filter(|_| self.reading) else { return };
-        let Some(dialect) = exchange.route.map(|route| route.dialect) else { return };
+        if exchange.route.is_none() {
+            return;
+        }
         let facts = &mut self.request_facts;
-        let mut visit = |path: &Path<'_>, value: Value<'_>| dialect.request(path, &value, facts);
+        let mut visit = |path: &Path<'_>, value: Value<'_>| {
+            if path.depth() == 1
+                && let Some(key) = path.key()
+            {
+                exchange.has_key(key);
+            }
+            if let Some(route) = exchange.route {
+                route.dialect.request(path, &value, facts);
+            }
+        };
         match chunk {
             Chunk::Data(bytes) => self.request_json.feed(bytes, &mut visit),
             // What is behind a hole might be text that looks like a key.
             Chunk::Gap(_) => self.request_json.end(&mut visit),
         }
-        if facts.model.is_some() && facts.stream.is_some() {
+        exchange.operation = facts.operation;
+        if facts.model.is_some() && facts.stream.is_some() && exchange.is_llm() {
             self.request_json.end(&mut |_: &Path<'_>, _: Value<'_>| {});
         }
         if let Some(model) = &facts.model
