@@ -1,9 +1,10 @@
 //! A sample LLM server and a load generator, made for one another and for the observer's tests.
 //!
-//! - [`serve`]: the OpenAI API with made-up text at a chosen pace; a request may ask for its own behaviour (errors,
+//! - [`serve`]: the APIs of many engines with made-up text at a chosen pace; a request may ask for its own behaviour (errors,
 //!   cuts, reasoning) in the field `sample` of its body.
 //! - [`load`]: a bounded HTTP/1.1 client for loopback targets; its log says, request by request, what a client saw.
 
+pub mod api;
 pub mod load;
 pub mod random;
 pub mod serve;

@@ -9,7 +9,10 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use sample_llm::load::{Line, Outcome, Summary};
+use sample_llm::{
+    api::Api,
+    load::{Line, Outcome, Summary},
+};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sample-llm");
 
@@ -97,6 +100,39 @@ fn whole_answers_and_both_routes_work() {
         let some: Vec<_> = lines.iter().filter(|line| line.stream == stream && line.path == path).collect();
         assert!(!some.is_empty(), "{path}, stream: {stream}");
         assert!(some.iter().all(|line| line.token_events == if stream { 7 } else { 0 }), "{some:?}");
+    }
+}
+
+#[test]
+fn every_api_says_what_it_generated() {
+    let server = Server::start(&["--ttft", "1ms", "--token-interval", "1ms", "--tokens", "9"]);
+    let sample = r#"{"reasoning":3,"model":"real"}"#;
+    let args = ["--requests", "400", "--concurrency", "16", "--stream", "mixed", "--route", "all", "--sample", sample];
+    let (summary, lines) = server.load("all", &args);
+    assert_eq!(summary.ok, 400);
+    for (api, stream) in Api::ALL.iter().flat_map(|api| [(*api, true), (*api, false)]) {
+        let some: Vec<_> = lines.iter().filter(|line| (line.api, line.stream) == (api, stream)).collect();
+        assert_eq!(some.is_empty(), stream && !api.streams(), "{api:?}, stream: {stream}");
+        let reasons = matches!(api, Api::Chat | Api::Responses | Api::Messages | Api::OllamaChat | Api::OllamaGenerate);
+        let tokens = if reasons { 12 } else { 9 };
+        for line in some {
+            assert_eq!(line.token_events, if stream { tokens } else { 0 }, "{line:?}");
+            assert!(line.response_bytes > 0 && !line.error, "{line:?}");
+            assert_eq!(line.model.is_some(), api.names_model(), "{line:?}");
+            let names = !matches!(api, Api::Tgi | Api::Sglang);
+            assert_eq!(line.response_model.as_deref(), names.then_some("real"), "{line:?}");
+            let counts = api.streams() && api != Api::Triton;
+            assert_eq!(line.output_tokens, counts.then_some(tokens), "{line:?}");
+            assert_eq!(line.input_tokens.is_some(), api != Api::Triton, "{line:?}");
+            assert_eq!(line.finish_reason.is_some(), counts && api != Api::Responses, "{line:?}");
+        }
+    }
+    for sample in [r#"{"stream_error_after":3}"#, r#"{"stream_error_after":0}"#] {
+        let args = ["--requests", "100", "--concurrency", "16", "--route", "all", "--sample", sample];
+        let (_, lines) = server.load("all-errors", &args);
+        for line in lines.iter().filter(|line| line.stream) {
+            assert_eq!((line.outcome, line.status), (Outcome::ErrorInStream, Some(200)), "{line:?}");
+        }
     }
 }
 

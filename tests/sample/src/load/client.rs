@@ -17,11 +17,11 @@ use tokio::{
 
 use super::{
     Phase,
+    answer::{Answer, Said},
     histogram::Histogram,
     http::{Framing, Response},
     ledger::Outcome,
     plan::{Leave, Request},
-    sse::Events,
 };
 
 /// Where to send requests: on this host.
@@ -119,8 +119,10 @@ pub(super) struct Exchange {
     pub(super) port: u16,
     pub(super) status: Option<u16>,
     pub(super) token_events: u64,
-    /// Completion tokens by the response's `usage`.
-    pub(super) output_tokens: Option<u64>,
+    /// What the response says of itself.
+    pub(super) said: Said,
+    /// Bytes received of the response.
+    pub(super) response_bytes: u64,
     /// When the request began to be written.
     pub(super) start: Instant,
     /// From there to the read that brought the first token event.
@@ -145,7 +147,8 @@ pub(super) async fn exchange(
         port: 0,
         status: None,
         token_events: 0,
-        output_tokens: None,
+        said: Said::default(),
+        response_bytes: 0,
         start: Instant::now(),
         ttft: None,
         total: Duration::ZERO,
@@ -213,7 +216,7 @@ async fn talk(
         Err(_) => return End::Left,
     }
     let mut response = Response::default();
-    let mut events = Events::default();
+    let mut answer = Answer::new(request.api);
     let mut last_token: Option<Instant> = None;
     loop {
         let read = tokio::select! {
@@ -237,14 +240,15 @@ async fn talk(
             }
             true
         } else {
-            match response.push(&connection.buffer[..length], |body, stream| events.push(body, stream)) {
+            match response.push(&connection.buffer[..length], |body, stream| answer.push(body, stream)) {
                 Ok(complete) => complete,
                 Err(_) => return End::Truncated,
             }
         };
+        result.response_bytes += length as u64;
         result.status = response.status();
-        if events.tokens > result.token_events {
-            result.token_events = events.tokens;
+        if answer.tokens > result.token_events {
+            result.token_events = answer.tokens;
             match last_token {
                 None => result.ttft = Some(now - result.start),
                 Some(last) => result.gaps.record(now - last),
@@ -252,13 +256,13 @@ async fn talk(
             last_token = Some(now);
         }
         if complete {
-            events.finish(response.is_stream());
-            result.output_tokens = events.output_tokens;
+            answer.finish(response.is_stream());
             let outcome = match response.status() {
-                Some(200..300) if events.error && response.is_stream() => Outcome::ErrorInStream,
+                Some(200..300) if answer.said.error && response.is_stream() => Outcome::ErrorInStream,
                 Some(200..300) => Outcome::Ok,
                 _ => Outcome::HttpError,
             };
+            result.said = answer.said;
             return End::Complete { outcome, reusable: length > 0 && response.keeps_alive() };
         }
         if let Leave::AfterEvents(most) = request.leave

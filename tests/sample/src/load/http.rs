@@ -147,7 +147,8 @@ impl Response {
             } else if name.eq_ignore_ascii_case("transfer-encoding") && value.eq_ignore_ascii_case("chunked") {
                 framing = Framing::Chunked;
             } else if name.eq_ignore_ascii_case("content-type") {
-                self.stream = value.to_ascii_lowercase().starts_with("text/event-stream");
+                let kind = value.to_ascii_lowercase();
+                self.stream = kind.starts_with("text/event-stream") || kind.starts_with("application/x-ndjson");
             } else if name.eq_ignore_ascii_case("connection") {
                 self.close |= value.eq_ignore_ascii_case("close");
             }

@@ -17,6 +17,7 @@ use super::{
     histogram::Histogram,
     plan::{Leave, Request},
 };
+use crate::api::Api;
 
 /// How a request ended, for the client. Named as the observer names what the server's side shows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -43,10 +44,14 @@ pub struct Line {
     pub request_id: String,
     /// Of the client; 0 on AF_UNIX.
     pub port: u16,
+    /// Which API was asked.
+    pub api: Api,
     /// Path of the request.
     pub path: String,
-    /// Model asked for.
-    pub model: String,
+    /// Model asked for, where the request names one.
+    pub model: Option<String>,
+    /// Model that a complete answer named.
+    pub response_model: Option<String>,
     /// A stream was asked for.
     pub stream: bool,
     /// How it ended.
@@ -57,10 +62,22 @@ pub struct Line {
     pub status: Option<u16>,
     /// Token events received.
     pub token_events: u64,
-    /// Completion tokens by the response's `usage`.
+    /// Prompt tokens that a complete answer reported, cached ones among them.
+    pub input_tokens: Option<u64>,
+    /// Completion tokens that it reported.
     pub output_tokens: Option<u64>,
+    /// The part of the prompt tokens that came from a cache.
+    pub cached_input_tokens: Option<u64>,
+    /// The part of the completion tokens that was reasoning.
+    pub reasoning_output_tokens: Option<u64>,
+    /// Why it finished, as it said.
+    pub finish_reason: Option<String>,
+    /// It said that something went wrong.
+    pub error: bool,
     /// Size of the request, head and body.
     pub request_bytes: u64,
+    /// Bytes received of the response, head and body.
+    pub response_bytes: u64,
     /// When the request began to be written: `CLOCK_MONOTONIC`, in nanoseconds.
     pub start_ns: u64,
     /// From there to the read that brought the first token event.
@@ -129,7 +146,7 @@ impl Totals {
             Outcome::Failed => &mut summary.failed,
         } += 1;
         summary.token_events += exchange.token_events;
-        summary.output_tokens += exchange.output_tokens.unwrap_or(0);
+        summary.output_tokens += exchange.said.output_tokens.unwrap_or(0);
         if let Some(ttft) = exchange.ttft {
             self.ttft.record(ttft);
         }
@@ -206,15 +223,23 @@ impl Ledger {
         let line = Line {
             request_id: request.id.clone(),
             port: exchange.port,
+            api: request.api,
             path: request.path.to_owned(),
             model: request.model.clone(),
+            response_model: exchange.said.model.clone(),
             stream: request.stream,
             outcome: exchange.outcome,
             meant_to_leave: request.leave != Leave::Never,
             status: exchange.status,
             token_events: exchange.token_events,
-            output_tokens: exchange.output_tokens,
+            input_tokens: exchange.said.input_tokens,
+            output_tokens: exchange.said.output_tokens,
+            cached_input_tokens: exchange.said.cached_input_tokens,
+            reasoning_output_tokens: exchange.said.reasoning_output_tokens,
+            finish_reason: exchange.said.finish_reason.clone(),
+            error: exchange.said.error,
             request_bytes: request.bytes.len() as u64,
+            response_bytes: exchange.response_bytes,
             start_ns: nanoseconds(self.monotonic + exchange.start.saturating_duration_since(self.origin)),
             ttft_ns: exchange.ttft.map(nanoseconds),
             total_ns: nanoseconds(exchange.total),

@@ -1,11 +1,12 @@
 //! The load generator: a bounded number of requests, for a bounded time, to this host only.
 
+mod answer;
 mod client;
 mod histogram;
 mod http;
 mod ledger;
 mod plan;
-mod sse;
+mod words;
 
 use std::{
     path::PathBuf,
@@ -31,7 +32,10 @@ use self::{
     ledger::{Ledger, Totals},
     plan::Planner,
 };
-use crate::serve::{positive, share};
+use crate::{
+    api::Api,
+    serve::{positive, share},
+};
 
 /// Requests under way get this long once the time is over or a signal came; then they are cancelled.
 const GRACE: Duration = Duration::from_secs(2);
@@ -51,13 +55,46 @@ pub enum Streaming {
 
 /// Which API to ask.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[expect(missing_docs, reason = "named as in `Api`")]
 pub enum Route {
-    /// `/v1/chat/completions`.
     Chat,
-    /// `/v1/completions`.
     Completions,
-    /// Every other one, by chance.
+    Responses,
+    Messages,
+    OllamaChat,
+    OllamaGenerate,
+    Tgi,
+    Sglang,
+    LlamaCpp,
+    Triton,
+    Embeddings,
+    Rerank,
+    /// Chat or completions, by chance.
     Mixed,
+    /// Any of them, by chance.
+    All,
+}
+
+impl Route {
+    /// The APIs among which chance picks.
+    fn apis(self) -> &'static [Api] {
+        match self {
+            Self::Chat => &[Api::Chat],
+            Self::Completions => &[Api::Completions],
+            Self::Responses => &[Api::Responses],
+            Self::Messages => &[Api::Messages],
+            Self::OllamaChat => &[Api::OllamaChat],
+            Self::OllamaGenerate => &[Api::OllamaGenerate],
+            Self::Tgi => &[Api::Tgi],
+            Self::Sglang => &[Api::Sglang],
+            Self::LlamaCpp => &[Api::LlamaCpp],
+            Self::Triton => &[Api::Triton],
+            Self::Embeddings => &[Api::Embeddings],
+            Self::Rerank => &[Api::Rerank],
+            Self::Mixed => &[Api::Chat, Api::Completions],
+            Self::All => &Api::ALL,
+        }
+    }
 }
 
 /// What to send.

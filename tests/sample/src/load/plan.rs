@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{LoadArgs, Route, Streaming, client::Target};
-use crate::random::Random;
+use super::{LoadArgs, Streaming, client::Target};
+use crate::{api::Api, random::Random};
 
 /// Token events among which chance picks the one after which a client leaves.
 const CANCEL_SPAN: u64 = 16;
@@ -26,8 +26,10 @@ pub(super) enum Leave {
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) id: String,
+    pub(super) api: Api,
     pub(super) path: &'static str,
-    pub(super) model: String,
+    /// None: this API's requests name none.
+    pub(super) model: Option<String>,
     pub(super) stream: bool,
     pub(super) leave: Leave,
     /// Head and body.
@@ -54,11 +56,9 @@ impl Planner {
             Streaming::False => false,
             Streaming::Mixed => random.chance(0.5),
         };
-        let chat = match args.route {
-            Route::Chat => true,
-            Route::Completions => false,
-            Route::Mixed => random.chance(0.5),
-        };
+        let apis = args.route.apis();
+        let api = apis[random.below(apis.len() as u64) as usize];
+        let stream = stream && api.streams();
         let leave = if random.chance(args.cancel_rate) {
             let after = random.below(CANCEL_SPAN);
             match args.cancel_after.unwrap_or(after) {
@@ -68,27 +68,9 @@ impl Planner {
         } else {
             Leave::Never
         };
-        // Key order as openai-python sends it: messages first.
-        let mut body = if chat {
-            format!("{{\"messages\":[{{\"role\":\"user\",\"content\":{}}}]", json!(self.prompt))
-        } else {
-            format!("{{\"prompt\":{}", json!(self.prompt))
-        };
-        let mut add = |key: &str, value: serde_json::Value| body.push_str(&format!(",\"{key}\":{value}"));
-        add("model", json!(args.model));
-        if let Some(tokens) = args.tokens {
-            add("max_tokens", json!(tokens));
-        }
-        add("stream", json!(stream));
-        if stream && args.usage {
-            add("stream_options", json!({"include_usage": true}));
-        }
-        if let Some(sample) = &args.sample {
-            add("sample", sample.clone());
-        }
-        body.push('}');
+        let body = self.body(args, api, stream);
         let id = format!("{}-{number}", args.id_prefix);
-        let path = if chat { "/v1/chat/completions" } else { "/v1/completions" };
+        let path = api.path(stream);
         let head = format!(
             "POST {prefix}{path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: sample-llm/{version}\r\n\
              content-type: application/json\r\naccept: */*\r\nconnection: {connection}\r\nx-request-id: {id}\r\n\
@@ -101,6 +83,44 @@ impl Planner {
         );
         let mut bytes = head.into_bytes();
         bytes.extend_from_slice(body.as_bytes());
-        Request { id, path, model: args.model.clone(), stream, leave, bytes }
+        let model = api.names_model().then(|| args.model.clone());
+        Request { id, api, path, model, stream, leave, bytes }
+    }
+
+    /// Keys in the order in which the API's own client sends them.
+    fn body(&self, args: &LoadArgs, api: Api, stream: bool) -> String {
+        let prompt = || json!(self.prompt);
+        let messages = || json!([{"role": "user", "content": self.prompt}]);
+        let model = ("model", json!(args.model));
+        let mut keys: Vec<(&str, Value)> = match api {
+            Api::Chat => vec![("messages", messages()), model],
+            Api::Completions => vec![("prompt", prompt()), model],
+            Api::Responses => vec![("input", prompt()), model],
+            Api::Messages => vec![("messages", messages()), model],
+            Api::OllamaChat => vec![model, ("messages", messages())],
+            Api::OllamaGenerate => vec![model, ("prompt", prompt())],
+            Api::Tgi => vec![("inputs", prompt()), ("parameters", json!({"details": true}))],
+            Api::Sglang => vec![("text", prompt()), ("sampling_params", json!({"temperature": 0}))],
+            Api::LlamaCpp => vec![("prompt", prompt())],
+            Api::Triton => vec![("text_input", prompt())],
+            Api::Embeddings => vec![("input", prompt()), model],
+            Api::Rerank => vec![("query", prompt()), ("documents", json!(["a", "b"])), model],
+        };
+        if let Some(tokens) = args.tokens {
+            keys.push(("max_tokens", json!(tokens)));
+        }
+        // Ollama streams unless told not to; where the path tells, the body does not.
+        if !(stream && api.is_lines() || api == Api::Tgi || !api.streams()) {
+            keys.push(("stream", json!(stream)));
+        }
+        if stream && args.usage && matches!(api, Api::Chat | Api::Completions) {
+            keys.push(("stream_options", json!({"include_usage": true})));
+        }
+        if let Some(sample) = &args.sample {
+            keys.push(("sample", sample.clone()));
+        }
+        // By hand: a map would sort the keys.
+        let members: Vec<String> = keys.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+        format!("{{{}}}", members.join(","))
     }
 }

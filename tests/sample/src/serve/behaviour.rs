@@ -3,33 +3,38 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::ServeArgs;
-use crate::random::Random;
+use crate::{api::Api, random::Random};
 
 /// Most token events of one answer.
 const EVENTS_MAX: u32 = 1_000_000;
-
-/// Which of the two APIs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Api {
-    /// `/v1/chat/completions`.
-    Chat,
-    /// `/v1/completions`.
-    Text,
-}
 
 /// The fields that are looked at; all others are accepted and ignored.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct RequestBody {
     model: Option<String>,
-    pub(super) stream: bool,
+    stream: Option<bool>,
     stream_options: Option<StreamOptions>,
+    #[serde(alias = "max_completion_tokens", alias = "max_output_tokens", alias = "n_predict")]
     max_tokens: Option<u32>,
-    max_completion_tokens: Option<u32>,
+    /// Text Generation Inference.
+    inputs: Option<IgnoredAny>,
     sample: Sample,
+}
+
+impl RequestBody {
+    /// The API that is meant, where `api` is what the path tells.
+    pub(super) fn api(&self, api: Api) -> Api {
+        if api == Api::Sglang && self.inputs.is_some() { Api::Tgi } else { api }
+    }
+
+    /// Whether a stream is asked for, by the path or here.
+    pub(super) fn stream(&self, api: Api, path: &str) -> bool {
+        api.streams() && (path.ends_with("_stream") || self.stream.unwrap_or(api.is_lines()))
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -106,15 +111,20 @@ impl Plan {
         random: &mut Random,
     ) -> Self {
         let sample = &request.sample;
-        let limit = request.max_completion_tokens.or(request.max_tokens);
+        let limit = request.max_tokens;
         let content = sample.tokens.or(limit).unwrap_or(args.tokens).min(EVENTS_MAX);
-        let reasoning = sample.reasoning.min(EVENTS_MAX);
+        // The engines' own APIs do not tell reasoning apart.
+        let reasons = !matches!(api, Api::Completions | Api::Tgi | Api::Sglang | Api::LlamaCpp | Api::Triton);
+        let reasoning = if reasons { sample.reasoning.min(EVENTS_MAX) } else { 0 };
         let events = content + reasoning;
         let status = sample.status.and_then(|code| StatusCode::from_u16(code).ok()).or_else(|| {
             let codes =
                 [StatusCode::TOO_MANY_REQUESTS, StatusCode::INTERNAL_SERVER_ERROR, StatusCode::SERVICE_UNAVAILABLE];
             random.chance(args.error_rate).then(|| codes[random.below(3) as usize])
         });
+        let cut_after = sample
+            .cut_after
+            .or_else(|| random.chance(args.cut_rate).then(|| u32::try_from(random.below(events.into())).unwrap_or(0)));
         let error_after = sample.stream_error_after.or_else(|| {
             random.chance(args.stream_error_rate).then(|| u32::try_from(random.below(events.into())).unwrap_or(0))
         });
@@ -131,12 +141,27 @@ impl Plan {
             tokens_per_event: sample.tokens_per_event.unwrap_or(1),
             events_per_write: sample.events_per_write.unwrap_or(1).max(1),
             error_after,
-            cut_after: sample.cut_after,
+            cut_after,
             finish_reason: if sample.tokens.is_none() && limit.is_some() { "length" } else { "stop" },
             usage: request.stream_options.as_ref().is_some_and(|options| options.include_usage),
             // Four bytes a token: the usual rule of thumb, here true by definition.
             prompt_tokens: (body_bytes / 4) as u64,
         }
+    }
+
+    /// As `usage` says.
+    pub(super) fn output_tokens(&self) -> u64 {
+        u64::from(self.events) * u64::from(self.tokens_per_event)
+    }
+
+    /// The part of them that is reasoning.
+    pub(super) fn reasoning_tokens(&self) -> u64 {
+        u64::from(self.reasoning) * u64::from(self.tokens_per_event)
+    }
+
+    /// The part of the prompt that a cache held: half, by definition.
+    pub(super) fn cached_tokens(&self) -> u64 {
+        self.prompt_tokens / 2
     }
 
     /// The stream breaks off after so many token events.

@@ -1,10 +1,11 @@
-//! The server: chat and text completions, streamed and not, at a chosen pace.
+//! The server: the APIs of many engines, streamed and not, at a chosen pace.
 
 mod behaviour;
 mod render;
 mod stream;
 
 use std::{
+    collections::BTreeMap,
     io::Write as _,
     net::SocketAddr,
     path::PathBuf,
@@ -33,11 +34,11 @@ use tokio::{
 };
 
 use self::{
-    behaviour::{Api, Plan, RequestBody},
-    render::Renderer,
+    behaviour::{Plan, RequestBody},
+    render::Frames,
     stream::TokenBody,
 };
-use crate::random::Random;
+use crate::{api::Api, random::Random};
 
 /// Bodies above this are refused with 413.
 const BODY_MAX: usize = 64 << 20;
@@ -78,6 +79,9 @@ pub struct ServeArgs {
     /// Share of streams that break off with an error event.
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     pub stream_error_rate: f64,
+    /// Share of streams that are cut.
+    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    pub cut_rate: f64,
     /// Of all that is left to chance.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -134,9 +138,14 @@ pub fn run(mut args: ServeArgs) -> Result<()> {
 async fn listen(args: ServeArgs) -> Result<()> {
     let (address, unix) = (args.listen, args.unix.clone());
     let server = Arc::new(Server { args, requests: AtomicU64::new(0) });
-    let app = Router::new()
-        .route("/v1/chat/completions", post(chat))
-        .route("/v1/completions", post(completions))
+    let mut app = Router::new();
+    for (path, api) in routes() {
+        let answer = move |State(server): State<Arc<Server>>, body: Bytes| async move {
+            complete(&server, api, path, &body).await
+        };
+        app = app.route(path, post(answer));
+    }
+    let app = app
         .route("/v1/models", get(models))
         .route("/health", get(|| async { StatusCode::OK }))
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -168,12 +177,11 @@ fn announce(address: &str) -> Result<()> {
     Ok(())
 }
 
-async fn chat(State(server): State<Arc<Server>>, body: Bytes) -> Response {
-    complete(&server, Api::Chat, &body).await
-}
-
-async fn completions(State(server): State<Arc<Server>>, body: Bytes) -> Response {
-    complete(&server, Api::Text, &body).await
+/// Every path, and the API that it is taken for.
+fn routes() -> BTreeMap<&'static str, Api> {
+    let streamed = |api: Api| [(api.path(false), api), (api.path(true), api)];
+    // Of two that share a path the later one stays; requests to it tell which they mean.
+    Api::ALL.into_iter().flat_map(streamed).collect()
 }
 
 async fn models(State(server): State<Arc<Server>>) -> Response {
@@ -183,25 +191,27 @@ async fn models(State(server): State<Arc<Server>>) -> Response {
     json(StatusCode::OK, list.to_string())
 }
 
-async fn complete(server: &Server, api: Api, body: &[u8]) -> Response {
+async fn complete(server: &Server, api: Api, path: &str, body: &[u8]) -> Response {
     let index = server.requests.fetch_add(1, Ordering::Relaxed);
     let request: RequestBody = match serde_json::from_slice(body) {
         Ok(request) => request,
         Err(error) => return failure(StatusCode::BAD_REQUEST, &format!("the body is not a request: {error}")),
     };
+    let api = request.api(api);
     let mut random = Random::of(server.args.seed, index);
     let plan = Plan::of(&server.args, api, &request, body.len(), &mut random);
     if let Some(status) = plan.status {
         tokio::time::sleep(plan.role).await;
         return failure(status, "asked to fail");
     }
-    let renderer = Renderer::new(&plan, index, now());
-    if request.stream {
-        let headers = [(header::CONTENT_TYPE, "text/event-stream; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
-        return (headers, Body::new(TokenBody::new(plan, renderer, random))).into_response();
+    if request.stream(api, path) {
+        let kind = if api.is_lines() { "application/x-ndjson" } else { "text/event-stream; charset=utf-8" };
+        let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")];
+        let frames = Frames::new(&plan, index, now());
+        return (headers, Body::new(TokenBody::new(plan, frames, random))).into_response();
     }
     tokio::time::sleep(plan.whole()).await;
-    json(StatusCode::OK, renderer.whole(&plan))
+    json(StatusCode::OK, render::whole(&plan, index, now()))
 }
 
 fn failure(status: StatusCode, message: &str) -> Response {

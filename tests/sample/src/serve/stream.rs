@@ -11,10 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{
-    behaviour::Plan,
-    render::{DONE, ERROR, Renderer},
-};
+use super::{behaviour::Plan, render::Frames};
 use crate::random::Random;
 
 /// The error that makes hyper close the connection before the terminator.
@@ -32,11 +29,10 @@ impl std::error::Error for Cut {}
 /// What comes next.
 #[derive(Clone, Copy, Debug)]
 enum Next {
-    Role,
+    Opening,
     Event(u32),
-    Finish,
-    Usage,
-    Done,
+    Closing(usize),
+    AfterError,
     End,
 }
 
@@ -44,7 +40,7 @@ enum Next {
 #[derive(Debug)]
 pub(super) struct TokenBody {
     plan: Plan,
-    renderer: Renderer,
+    frames: Frames,
     random: Random,
     next: Next,
     /// When `next` is due.
@@ -57,19 +53,19 @@ pub(super) struct TokenBody {
 }
 
 impl TokenBody {
-    pub(super) fn new(plan: Plan, renderer: Renderer, random: Random) -> Self {
+    pub(super) fn new(plan: Plan, frames: Frames, random: Random) -> Self {
         let start = Instant::now();
-        let (next, due) = if renderer.role.is_some() {
-            (Next::Role, start + plan.role)
+        let (next, due) = if frames.opening.is_some() {
+            (Next::Opening, start + plan.role)
         } else {
             (Self::first(&plan), start + plan.ttft)
         };
         let timer = Box::pin(sleep_until(due));
-        Self { plan, renderer, random, next, due, start, timer, unwritten: false }
+        Self { plan, frames, random, next, due, start, timer, unwritten: false }
     }
 
     fn first(plan: &Plan) -> Next {
-        if plan.events == 0 && !plan.stops_at(0) { Next::Finish } else { Next::Event(0) }
+        if plan.events == 0 && !plan.stops_at(0) { Next::Closing(0) } else { Next::Event(0) }
     }
 
     /// Token event `index` begins a write of its own.
@@ -87,7 +83,7 @@ impl TokenBody {
         let following = index + 1;
         if following == self.plan.events {
             // The error and the cut can stand at the very end, too.
-            self.next = if self.plan.stops_at(following) { Next::Event(following) } else { Next::Finish };
+            self.next = if self.plan.stops_at(following) { Next::Event(following) } else { Next::Closing(0) };
         } else if self.begins_write(following) {
             let pause = self.random.around(self.plan.interval, self.plan.jitter);
             self.schedule(Next::Event(following), self.due + pause);
@@ -111,40 +107,42 @@ impl Body for TokenBody {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let timed = matches!(this.next, Next::Role | Next::Event(_) | Next::Finish);
+        let timed = matches!(this.next, Next::Opening | Next::Event(_) | Next::Closing(0));
         if timed && this.timer.as_mut().poll(cx).is_pending() {
             this.unwritten = false;
             return Poll::Pending;
         }
         let frame = match this.next {
-            Next::Role => {
+            Next::Opening => {
                 let due = this.start + this.plan.ttft;
                 this.schedule(Self::first(&this.plan), due.max(this.due));
-                this.renderer.role.clone().unwrap_or_default()
+                this.frames.opening.clone().unwrap_or_default()
             }
             Next::Event(index) if this.plan.cut_after == Some(index) => {
                 this.next = Next::End;
                 return Poll::Ready(Some(Err(Cut)));
             }
             Next::Event(index) if this.plan.error_after == Some(index) => {
-                this.next = Next::Done;
-                ERROR
+                this.next = Next::AfterError;
+                this.frames.error.clone()
             }
             Next::Event(index) => {
                 this.after_event(index);
-                this.renderer.event(&this.plan, index)
+                this.frames.event(&this.plan, index)
             }
-            Next::Finish => {
-                this.next = if this.renderer.usage.is_some() { Next::Usage } else { Next::Done };
-                this.renderer.finish.clone()
-            }
-            Next::Usage => {
-                this.next = Next::Done;
-                this.renderer.usage.clone().unwrap_or_default()
-            }
-            Next::Done => {
+            Next::Closing(index) => match this.frames.closing.get(index) {
+                Some(frame) => {
+                    this.next = Next::Closing(index + 1);
+                    frame.clone()
+                }
+                None => return Poll::Ready(None),
+            },
+            Next::AfterError => {
                 this.next = Next::End;
-                DONE
+                match this.frames.after_error.clone() {
+                    Some(frame) => frame,
+                    None => return Poll::Ready(None),
+                }
             }
             Next::End => return Poll::Ready(None),
         };
