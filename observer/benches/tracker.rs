@@ -1,11 +1,12 @@
-//! What a token event costs between the ring and a finished request: streams of many connections, interleaved as a
-//! busy host interleaves them, through a [`Tracker`]. `cargo bench -p observer --bench tracker [SHAPE]`.
+//! How fast events become finished requests: streams of many connections, interleaved as a busy host interleaves them,
+//! through a [`Tracker`]. `cargo bench -p observer --bench tracker [SHAPE]`.
 //!
-//! Time is the thread's CPU time and the median of many rounds, because machines are shared. `cold` is what a drain
-//! thread that sleeps between batches sees: the caches hold something else by then.
+//! An element is an event of the kernel side: a read or a write. Time is the thread's CPU time, because machines are
+//! shared. `cold` is what a drain thread that sleeps between batches sees: the caches hold something else by then.
 
 use std::{hint::black_box, sync::Arc, time::Duration};
 
+use criterion::{BenchmarkId, Criterion, Throughput};
 use observer::{
     event::{Cookie, Data, Direction, Event, OpaqueReason, Open},
     request::{
@@ -19,8 +20,6 @@ use observer::{
 const CONNECTIONS: usize = 256;
 /// Token events of one stream.
 const TOKENS: usize = 64;
-/// Answers of each connection; each is one sample.
-const ROUNDS: usize = 60;
 /// Calls that one drain finds at 10,000 token events per second.
 const BATCH: usize = 100;
 /// More than the caches next to a core hold.
@@ -74,6 +73,12 @@ impl Shape {
         calls.extend(end.map(String::into_bytes));
         calls
     }
+}
+
+/// One request of every connection: the calls that read it.
+fn request() -> [String; 2] {
+    let body = r#"{"model":"meta-llama/Llama-3.1-8B-Instruct","stream":true,"messages":[]}"#;
+    [format!("POST /v1/chat/completions HTTP/1.1\r\ncontent-length: {}\r\n\r\n", body.len()), body.to_owned()]
 }
 
 /// One answer of every connection, in the order in which its calls come; as in the ring, one behind the other.
@@ -193,48 +198,65 @@ impl Host {
         self.tracker.event(&Event::Data(data), &mut EventNames, &mut self.count);
     }
 
-    /// One answer on each connection: CPU time of all calls that write it.
-    fn round(&mut self, script: &Script, cold: bool) -> Duration {
-        let body = r#"{"model":"meta-llama/Llama-3.1-8B-Instruct","stream":true,"messages":[]}"#;
-        let head = format!("POST /v1/chat/completions HTTP/1.1\r\ncontent-length: {}\r\n\r\n", body.len());
-        for connection in 0..CONNECTIONS {
-            self.call(connection, Direction::Receive, head.as_bytes());
-            self.call(connection, Direction::Receive, body.as_bytes());
+    /// One request and its answer on each connection: CPU time of all that.
+    fn round(&mut self, request: &[String; 2], script: &Script, cold: bool) -> Duration {
+        let mut spent = Duration::ZERO;
+        for connections in (0..CONNECTIONS).collect::<Vec<_>>().chunks(BATCH / request.len()) {
+            spent += self.batch(cold, |host| {
+                for (connection, part) in connections.iter().flat_map(|at| request.iter().map(move |part| (at, part))) {
+                    host.call(*connection, Direction::Receive, part.as_bytes());
+                }
+            });
         }
-        let (mut spent, mut begin) = (Duration::ZERO, 0);
-        for batch in script.calls.chunks(BATCH) {
-            if cold {
-                self.flush.iter_mut().step_by(64).for_each(|byte| *byte = byte.wrapping_add(1));
-                black_box(&mut self.flush);
-            }
-            let before = cpu_time();
-            for (connection, end) in batch {
-                self.call(*connection, Direction::Send, &script.bytes[begin..*end]);
-                begin = *end;
-            }
-            self.tracker.tick(KernelTime::from_nanos(self.time), &mut self.count);
-            spent += cpu_time() - before;
+        let mut begin = 0;
+        for calls in script.calls.chunks(BATCH) {
+            spent += self.batch(cold, |host| {
+                for (connection, end) in calls {
+                    host.call(*connection, Direction::Send, &script.bytes[begin..*end]);
+                    begin = *end;
+                }
+            });
         }
         spent
     }
+
+    /// What one drain does.
+    fn batch(&mut self, cold: bool, calls: impl FnOnce(&mut Self)) -> Duration {
+        if cold {
+            self.flush.iter_mut().step_by(64).for_each(|byte| *byte = byte.wrapping_add(1));
+            black_box(&mut self.flush);
+        }
+        let before = cpu_time();
+        calls(self);
+        self.tracker.tick(KernelTime::from_nanos(self.time), &mut self.count);
+        cpu_time() - before
+    }
 }
 
-#[expect(clippy::print_stdout, reason = "a benchmark reports there")]
-fn main() {
-    // Cargo hands over options of its own.
-    let wanted: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+fn tracker(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("tracker");
+    let request = request();
     for (shape, name) in Shape::ALL {
-        if !wanted.is_empty() && !wanted.iter().any(|wanted| wanted == name) {
-            continue;
-        }
         let script = Script::new(shape);
-        let mut host = Host::new();
-        let mut rounds: Vec<_> = (0..ROUNDS).map(|_| host.round(&script, shape == Shape::Cold)).collect();
-        assert_eq!(host.count.requests, ROUNDS * CONNECTIONS, "each answer is complete");
-        assert_eq!(host.count.tokens as usize, ROUNDS * CONNECTIONS * TOKENS, "each token event was seen");
-        rounds.sort_unstable();
-        let nanos = |round: Duration| round.as_nanos() as f64 / (CONNECTIONS * TOKENS) as f64;
-        let (median, least) = (nanos(rounds[ROUNDS / 2]), nanos(rounds[0]));
-        println!("{name:8} {median:7.1} ns/event (least {least:7.1})  {:10.0} events/s", 1e9 / median);
+        group.throughput(Throughput::Elements((script.calls.len() + request.len() * CONNECTIONS) as u64));
+        group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
+            let mut host = Host::new();
+            bencher.iter_custom(|rounds| {
+                host.count = Count::default();
+                let spent = (0..rounds).map(|_| host.round(&request, &script, shape == Shape::Cold)).sum();
+                let answers = rounds as usize * CONNECTIONS;
+                assert_eq!(host.count.requests, answers, "each answer is complete");
+                assert_eq!(host.count.tokens as usize, answers * TOKENS, "each token event was seen");
+                spent
+            });
+        });
     }
+    group.finish();
+}
+
+fn main() {
+    let defaults = Criterion::default().sample_size(40).measurement_time(Duration::from_secs(4)).without_plots();
+    let mut criterion = defaults.configure_from_args();
+    tracker(&mut criterion);
+    criterion.final_summary();
 }

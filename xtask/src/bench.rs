@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the benchmarks of the end-to-end crate.
+//! `cargo xtask bench`: the benchmarks of the tracker and of the whole.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{
     build, paths,
-    process::{run as execute, step},
+    process::{cargo, run as execute, step},
     setup,
 };
 
@@ -25,6 +25,9 @@ const PROGRAM: &str = "bench";
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     setup::build_tools()?;
     build::release(&["observer", "sample-llm", "observer-e2e"])?;
+    step("benchmark of the tracker");
+    let mut command = build::with_object(cargo());
+    execute(command.args(["bench", "--package", "observer", "--bench", "tracker"]))?;
     step("benchmarks");
     execute(Command::new(paths::release(PROGRAM)).current_dir(paths::root()).args(&args.arguments))
 }

@@ -208,6 +208,30 @@ fn cold_start(findings: &mut Vec<Finding>) {
     findings.push(Finding { name: "cold start to attached", target: 1.0, value, unit: "seconds", note });
 }
 
+fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| require::workspace().join("target"), PathBuf::from)
+}
+
+/// What `cargo bench -p observer --bench tracker` measured last.
+fn tracker(findings: &mut Vec<Finding>) {
+    let read = |file: &str| -> Option<Value> {
+        let file = target_folder().join("criterion/tracker/whole/new").join(file);
+        serde_json::from_slice(&std::fs::read(file).ok()?).ok()
+    };
+    let estimates = read("estimates.json");
+    let time = |key: &str| estimates.as_ref().and_then(|found| found["median"][key].as_f64());
+    let events = read("benchmark.json").and_then(|found| found["throughput"]["Elements"].as_f64());
+    let (value, note) = match (time("point_estimate"), events) {
+        (Some(nanoseconds), Some(events)) => {
+            let each = nanoseconds / events;
+            (each, format!("{:.2} million events/s on one core", 1e3 / each))
+        }
+        _ => (f64::INFINITY, "not measured: cargo bench -p observer --bench tracker".to_owned()),
+    };
+    // 1.5 million a second.
+    findings.push(Finding { name: "tracker, streamed completions", target: 1e3 / 1.5, value, unit: "ns/event", note });
+}
+
 fn report(findings: &[Finding]) {
     println!("{:38} {:>10} {:>10} {:9} {:7} ", "", "target", "measured", "", "");
     for finding in findings {
@@ -215,10 +239,9 @@ fn report(findings: &[Finding]) {
         let verdict = if finding.met() { "met" } else { "MISSED" };
         println!("{name:38} {target:>10.3} {value:>10.3} {unit:9} {verdict:7} {note}");
     }
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| require::workspace().join("target"), PathBuf::from);
-    let file = target.join("bench/results.json");
-    std::fs::create_dir_all(target.join("bench")).expect("the target directory is ours");
+    let folder = target_folder().join("bench");
+    let file = folder.join("results.json");
+    std::fs::create_dir_all(&folder).expect("the target directory is ours");
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let results = Value::from_iter(findings.iter().map(Finding::json));
     let cores = thread::available_parallelism().map_or(0, usize::from);
@@ -242,7 +265,8 @@ fn main() -> ExitCode {
     }
     let mut findings = Vec::new();
     for (name, measure) in [
-        ("cold start", cold_start as fn(&mut Vec<Finding>)),
+        ("tracker", tracker as fn(&mut Vec<Finding>)),
+        ("cold start", cold_start),
         ("system calls with and without", bystanders),
         ("CPU", cpu),
         ("memory", memory),
