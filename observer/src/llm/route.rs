@@ -105,12 +105,120 @@ mod tests {
             assert_eq!(operation(target), Some(Operation::Chat), "{target}");
         }
         assert_eq!(operation("/v1/completions?x=/v1/chat/completions"), Some(Operation::TextCompletion));
-        for target in
-            ["/health", "/v1/models", "/?/v1/completions", "/v1/chat/completions/id", "/v1/uncompletions", "*"]
-        {
+        for target in ["/v1/chat/completions/id", "/v1/uncompletions", "*", "/chat"] {
             assert_eq!(operation(target), None, "{target}");
         }
         assert!(find(Method::Other, "/v1/chat/completions").is_none(), "a GET or a preflight asks for no tokens");
+        assert!(find(Method::Post, "/?/v1/completions").is_some_and(|route| !route.is_certain()), "the root, as TGI's");
+    }
+
+    #[test]
+    fn no_control_route_is_one() {
+        let paths = [
+            "/health",
+            "/health_generate",
+            "/healthz",
+            "/ping",
+            "/metrics",
+            "/info",
+            "/version",
+            "/load",
+            "/props",
+            "/slots",
+            "/v1/models",
+            "/v1/models/m",
+            "/models",
+            "/api/tags",
+            "/api/ps",
+            "/api/show",
+            "/api/pull",
+            "/api/push",
+            "/api/create",
+            "/api/copy",
+            "/api/version",
+            "/get_model_info",
+            "/get_server_info",
+            "/flush_cache",
+            "/v2/health/ready",
+            "/v2/models/m/ready",
+            "/v2/models/m/infer",
+            "/v2/repository/index",
+            "/apply-template",
+            "/lora-adapters",
+            "/v1/load_lora_adapter",
+            "/v1/files",
+            "/v1/batches",
+            "/v1/responses/resp_1",
+            "/v1/responses/resp_1/cancel",
+            "/v1/messages/batches",
+            "/sleep",
+            "/wake_up",
+        ];
+        for prefix in ["", "/openai", "/gateway/team", "http://host:8000"] {
+            for path in paths {
+                let target = format!("{prefix}{path}");
+                assert!(find(Method::Post, &target).is_none(), "{target}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_server() {
+        let taken = |target: &str, key: &str| {
+            let route = find(Method::Post, target)?;
+            let route = if route.is_certain() { Some(route) } else { route.by_key(key.as_bytes()) };
+            route.map(|route| (route.dialect.name(), route.operation))
+        };
+        use Operation::{
+            Chat, Classify, CountTokens, Detokenize, Embeddings, Pooling, Rerank, Score, TextCompletion, Tokenize,
+        };
+        for (path, key, dialect, operation) in [
+            ("/v1/chat/completions", "", "openai", Chat),
+            ("/v1/completions", "", "openai", TextCompletion),
+            ("/invocations", "messages", "openai", Chat),
+            ("/invocations", "prompt", "openai", TextCompletion),
+            ("/invocations", "inputs", "tgi", TextCompletion),
+            ("/v1/responses", "input", "openai_responses", Chat),
+            ("/v1/responses/input_tokens", "", "plain", CountTokens),
+            ("/v1/messages", "max_tokens", "anthropic", Chat),
+            ("/v1/messages/count_tokens", "", "plain", CountTokens),
+            ("/api/chat", "model", "ollama", Chat),
+            ("/api/generate", "model", "ollama", TextCompletion),
+            ("/api/embed", "model", "ollama", Embeddings),
+            ("/api/embeddings", "model", "ollama", Embeddings),
+            ("/generate", "text", "sglang", TextCompletion),
+            ("/generate", "input_ids", "sglang", TextCompletion),
+            ("/generate", "inputs", "tgi", TextCompletion),
+            ("/generate_stream", "inputs", "tgi", TextCompletion),
+            ("/completion", "prompt", "llamacpp", TextCompletion),
+            ("/infill", "input_suffix", "llamacpp", TextCompletion),
+            ("/v2/models/ensemble/generate", "text_input", "triton", TextCompletion),
+            ("/v2/models/m/versions/1/generate_stream", "text_input", "triton", TextCompletion),
+            ("/v1/embeddings", "", "plain", Embeddings),
+            ("/embed", "inputs", "plain", Embeddings),
+            ("/v2/rerank", "query", "plain", Rerank),
+            ("/v1/score", "text_1", "plain", Score),
+            ("/classify", "input", "plain", Classify),
+            ("/pooling", "input", "plain", Pooling),
+            ("/tokenize", "prompt", "plain", Tokenize),
+            ("/detokenize", "tokens", "plain", Detokenize),
+        ] {
+            for prefix in ["", "/gateway/team"] {
+                assert_eq!(taken(&format!("{prefix}{path}"), key), Some((dialect, operation)), "{prefix}{path}");
+            }
+        }
+        assert_eq!(taken("/", "inputs"), Some(("tgi", TextCompletion)));
+        for (path, key) in [
+            // vLLM's example server: each event repeats all, and says no count.
+            ("/generate", "prompt"),
+            ("/", "text"),
+            ("/gateway", "inputs"),
+            ("/v2/models/yolo/generate", "image"),
+            ("/v1/messages", "to"),
+            ("/api/chat", "message"),
+        ] {
+            assert_eq!(taken(path, key), None, "{path} {key}");
+        }
     }
 
     #[test]

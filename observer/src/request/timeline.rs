@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::record::{ConnectionInfo, Gaps, IncompleteReason, Operation, Outcome, RequestRecord, Role, Timeline, Usage};
 use crate::{
-    llm::{FINISH_REASONS, Facts, Finish, route::Route},
+    llm::{FINISH_REASONS, Facts, Finish, parts::Parts, route::Route},
     protocol::http1_head::Method,
     time::KernelTime,
 };
@@ -88,6 +88,7 @@ pub(super) struct Exchange {
     last_before_left: Option<Option<KernelTime>>,
     response_model: Option<Arc<str>>,
     usage: Usage,
+    parts: Parts,
     finish: Vec<Finish>,
 }
 
@@ -135,15 +136,9 @@ impl Exchange {
         {
             self.response_model = Some(Arc::clone(model));
         }
-        let usage = facts.usage;
-        if usage != Usage::default() {
+        if facts.has_counts() {
             self.confirmed |= self.route.is_some();
-            self.usage = Usage {
-                input: usage.input.or(self.usage.input),
-                output: usage.output.or(self.usage.output),
-                cached_input: usage.cached_input.or(self.usage.cached_input),
-                reasoning_output: usage.reasoning_output.or(self.usage.reasoning_output),
-            };
+            self.parts.learn(facts, &mut self.usage);
         }
         for finish in facts.finish.drain(..) {
             let known = |seen: &Finish| seen.index == finish.index && seen.reason == finish.reason;
@@ -286,7 +281,7 @@ impl Exchange {
     fn complete(&mut self, end: KernelTime) -> Outcome {
         self.timeline.end = self.latest().max(Some(end));
         match self.status {
-            _ if self.error => Outcome::ErrorInStream,
+            Some(200..=299) if self.error => Outcome::ErrorInStream,
             Some(200..=299) => Outcome::Ok,
             _ => Outcome::HttpError,
         }

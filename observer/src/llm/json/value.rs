@@ -81,11 +81,22 @@ impl Path<'_> {
     /// Whether it is `pattern`, in which `*` is any element of an array.
     #[must_use]
     pub fn is(&self, pattern: &[&str]) -> bool {
-        self.levels.len() == pattern.len()
-            && self.levels.iter().enumerate().rev().all(|(depth, level)| match level.index {
-                Some(_) => pattern[depth] == "*",
-                None => !level.cut && self.key_at(depth) == pattern[depth].as_bytes(),
-            })
+        self.levels.len() == pattern.len() && self.matches(0, pattern)
+    }
+
+    /// Whether it is `head` and then `tail`.
+    #[must_use]
+    pub fn ends(&self, head: &[&str], tail: &[&str]) -> bool {
+        // The last keys differ most often.
+        self.levels.len() == head.len() + tail.len() && self.matches(head.len(), tail) && self.matches(0, head)
+    }
+
+    fn matches(&self, from: usize, pattern: &[&str]) -> bool {
+        let levels = self.levels.iter().enumerate().skip(from).zip(pattern);
+        levels.rev().all(|((depth, level), step)| match level.index {
+            Some(_) => *step == "*",
+            None => !level.cut && self.key_at(depth) == step.as_bytes(),
+        })
     }
 
     /// The key of the value itself: what [`Self::is`] compares last. `None`: it is an element of an array, or the root.
