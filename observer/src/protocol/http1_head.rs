@@ -103,6 +103,8 @@ pub struct ResponseHead {
 pub enum Content {
     /// `text/event-stream`.
     EventStream,
+    /// `application/x-ndjson` and its other names: one JSON document a line.
+    Ndjson,
     /// `application/json` and its relatives.
     Json,
     /// Any other, or not said.
@@ -245,10 +247,15 @@ fn value<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a [u8]> {
     headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value.trim_ascii())
 }
 
+const NDJSON: [&[u8]; 4] =
+    [b"application/x-ndjson", b"application/ndjson", b"application/jsonl", b"application/x-jsonlines"];
+
 fn content(value: &[u8]) -> Content {
     let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     if essence.eq_ignore_ascii_case(b"text/event-stream") {
         Content::EventStream
+    } else if NDJSON.iter().any(|name| essence.eq_ignore_ascii_case(name)) {
+        Content::Ndjson
     } else if essence.eq_ignore_ascii_case(b"application/json") || essence.to_ascii_lowercase().ends_with(b"+json") {
         Content::Json
     } else {

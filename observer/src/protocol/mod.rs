@@ -1,8 +1,10 @@
 //! Sans-IO parsers: chunks of a stream in, frames out; no clock, no socket, no map.
 
 pub mod chunked;
+pub mod events;
 pub mod http1;
 pub mod http1_head;
+pub mod ndjson;
 pub mod sse;
 pub mod swar;
 

@@ -1,30 +1,8 @@
 //! Server-sent events (WHATWG HTML, 9.2): lines end with LF, CR or CRLF; a blank line dispatches.
 
+pub use super::events::{EVENT_MAX, Event, Frame};
 use super::swar;
 use crate::connection::stream::Chunk;
-
-/// Most bytes of one event that are kept; the rest of it is not looked at.
-pub const EVENT_MAX: usize = 64 << 10;
-
-/// What the parser found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Frame<'a> {
-    /// An event with data.
-    Event(Event<'a>),
-    /// Bytes were not captured: they may hold any number of events.
-    Gap,
-}
-
-/// An event that has data.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Event<'a> {
-    /// Its `event` field; empty: none.
-    pub name: &'a [u8],
-    /// Its `data` lines, joined with LF.
-    pub data: &'a [u8],
-    /// It was longer than what is kept: `data` is a prefix.
-    pub partial: bool,
-}
 
 /// Parser of one stream.
 #[derive(Debug, Default)]
@@ -36,8 +14,10 @@ pub struct Parser {
     partial: bool,
     /// The last byte was a CR: a LF that follows belongs to it.
     after_cr: bool,
-    /// A gap came: nothing is known until the next blank line.
+    /// A gap came: until the next blank line, `data` holds bytes as they come.
     adrift: bool,
+    /// What is handed out follows a gap.
+    rest: bool,
     /// The current line has a byte, or may have one, kept or not.
     line_begun: bool,
     /// The last event was handed out: it is dropped at the next step.
@@ -62,10 +42,12 @@ impl Parser {
             Chunk::Gap(0) => return None,
             Chunk::Gap(length) => {
                 *length = 0;
-                self.line.clear();
-                self.drop_event();
-                (self.adrift, self.line_begun, self.after_cr) = (true, true, false);
-                return Some(Frame::Gap);
+                if !self.adrift {
+                    self.end_field(true);
+                }
+                self.rest = std::mem::replace(&mut self.adrift, true);
+                (self.line_begun, self.after_cr) = (true, false);
+                return Some(Frame::Gap(self.dispatch()));
             }
             Chunk::Data(bytes) => bytes,
         };
@@ -73,7 +55,7 @@ impl Parser {
             && let Some((data, rest)) = whole_event(bytes)
         {
             *bytes = rest;
-            return Some(Frame::Event(Event { name: &[], data, partial: false }));
+            return Some(Frame::Event(Event { name: &[], data, partial: false, rest: false }));
         }
         while let Some(first) = bytes.first() {
             if std::mem::take(&mut self.after_cr) && *first == b'\n' {
@@ -87,8 +69,7 @@ impl Parser {
             *bytes = rest;
             self.after_cr = *terminator == b'\r';
             if self.end_line() {
-                self.dispatched = true;
-                return Some(Frame::Event(Event { name: &self.name, data: &self.data, partial: self.partial }));
+                return Some(Frame::Event(self.dispatch()));
             }
         }
         None
@@ -100,8 +81,14 @@ impl Parser {
         if !self.line.is_empty() {
             self.end_line();
         }
+        self.rest = std::mem::take(&mut self.adrift);
         self.dispatched = true;
-        (self.has_data && !self.adrift).then_some(Event { name: &self.name, data: &self.data, partial: self.partial })
+        (self.has_data || self.rest).then(|| self.dispatch())
+    }
+
+    fn dispatch(&mut self) -> Event<'_> {
+        self.dispatched = true;
+        Event { name: &self.name, data: &self.data, partial: self.partial, rest: self.rest }
     }
 
     /// Nothing of an event, or of a line, was seen yet.
@@ -111,20 +98,23 @@ impl Parser {
 
     fn append(&mut self, line: &[u8]) {
         self.line_begun |= !line.is_empty();
-        if self.adrift {
-            return;
-        }
         let room = EVENT_MAX.saturating_sub(self.line.len() + self.data.len());
         self.partial |= line.len() > room;
-        self.line.extend_from_slice(&line[..line.len().min(room)]);
+        let kept = if self.adrift { &mut self.data } else { &mut self.line };
+        kept.extend_from_slice(&line[..line.len().min(room)]);
     }
 
-    /// Whether the line was blank and ends an event that has data.
+    /// Whether the line was blank and ends an event that has data, or one that a gap cut.
     fn end_line(&mut self) -> bool {
         let begun = std::mem::take(&mut self.line_begun);
         if self.adrift {
-            self.adrift = begun;
-            return false;
+            if begun {
+                self.append(b"\n");
+            } else {
+                (self.adrift, self.rest) = (false, true);
+            }
+            self.line_begun = false;
+            return !begun;
         }
         if !begun {
             let dispatch = self.has_data;
@@ -133,9 +123,15 @@ impl Parser {
             }
             return dispatch;
         }
+        self.end_field(false);
+        false
+    }
+
+    /// Takes in the current line; `cut`: a gap follows.
+    fn end_field(&mut self, cut: bool) {
+        // Nothing came, or all of it was cut off.
         if self.line.is_empty() {
-            // All of it was cut off.
-            return false;
+            return;
         }
         let colon = self.line.iter().position(|byte| *byte == b':').unwrap_or(self.line.len());
         let (field, value) = self.line.split_at(colon);
@@ -149,7 +145,7 @@ impl Parser {
                 self.data.extend_from_slice(value);
                 self.has_data = true;
             }
-            b"event" => {
+            b"event" if !cut => {
                 self.name.clear();
                 self.name.extend_from_slice(&value[..value.len().min(64)]);
             }
@@ -157,7 +153,6 @@ impl Parser {
             _ => {}
         }
         self.line.clear();
-        false
     }
 
     fn drop_dispatched(&mut self) {
@@ -169,8 +164,7 @@ impl Parser {
     fn drop_event(&mut self) {
         self.data.clear();
         self.name.clear();
-        self.has_data = false;
-        self.partial = false;
+        (self.has_data, self.partial, self.rest) = (false, false, false);
     }
 }
 
@@ -196,7 +190,7 @@ mod tests {
             let mut chunk = *chunk;
             while let Some(frame) = parser.step(&mut chunk) {
                 out.push(match frame {
-                    Frame::Gap => "GAP".to_owned(),
+                    Frame::Gap(event) => format!("GAP {}", show(&event)),
                     Frame::Event(event) => show(&event),
                 });
             }
@@ -211,7 +205,8 @@ mod tests {
     fn show(event: &Event<'_>) -> String {
         let text = String::from_utf8_lossy;
         let cut = if event.partial { "~" } else { "" };
-        format!("{}|{}{cut}", text(event.name), text(event.data))
+        let rest = if event.rest { "…" } else { "" };
+        format!("{}|{rest}{}{cut}", text(event.name), text(event.data))
     }
 
     const STREAM: &[u8] =
@@ -226,7 +221,18 @@ mod tests {
     #[test]
     fn after_a_gap_the_next_blank_line_counts() {
         let chunks = [Chunk::Data(b"data: a\n\ndata: b"), Chunk::Gap(3), Chunk::Data(b"\ndata: c\n\ndata: d\n\n")];
-        assert_eq!(parse(&chunks), ["|a", "GAP", "|d"]);
+        assert_eq!(parse(&chunks), ["|a", "GAP |b", "|…\ndata: c\n", "|d"]);
+        let chunks = [Chunk::Data(b"event: x\ndata: a\nevent: y"), Chunk::Gap(3), Chunk::Data(b"b"), Chunk::Gap(1)];
+        assert_eq!(parse(&chunks), ["GAP x|a", "GAP |…b", "end |…"]);
+        let chunks = [Chunk::Gap(1), Chunk::Data(b"\r\n\r\n:\r\n\r\ndata: a\r\n\r\n"), Chunk::Gap(2)];
+        assert_eq!(parse(&chunks), ["GAP |", "|…\n", "|a", "GAP |", "end |…"]);
+    }
+
+    #[test]
+    fn what_follows_a_gap_is_bounded() {
+        let long = [vec![b'x'; 2 * EVENT_MAX], b"\n".repeat(2), b"data: y\n\n".to_vec()].concat();
+        let events = parse(&[Chunk::Gap(1), Chunk::Data(&long)]);
+        assert_eq!((events[1].len(), &*events[2]), ("|…~".len() + EVENT_MAX, "|y"));
     }
 
     #[test]

@@ -325,7 +325,7 @@ impl Session {
                 // What only the connection's end ends is complete, unless the client left while it was being written.
                 let left_before = self.client_left.is_some_and(|left| left < self.written);
                 if !self.send_lost && !left_before && self.responses.close() {
-                    let write = Write { time: self.written, unsent: false, call: self.call };
+                    let write = Write { time: self.written, unsent: false, call: self.call, lost: false };
                     self.response_end(&write, context);
                 }
                 match self.client_left {

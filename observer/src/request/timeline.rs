@@ -20,6 +20,8 @@ pub(super) struct Write {
     pub(super) unsent: bool,
     /// Which one, of this connection.
     pub(super) call: u64,
+    /// No call was seen for these bytes: there may have been several, at any time before.
+    pub(super) lost: bool,
 }
 
 /// How the end of a request came.
@@ -34,6 +36,32 @@ pub(super) enum Ending {
     ServerClosed(KernelTime),
     /// Nothing more will be known.
     Unknown(IncompleteReason),
+}
+
+/// What bytes that were not captured of a stream may have held. They were handed over by a call that was seen, so
+/// that only what they were is not known, and not when they came.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hidden {
+    /// The latest call that may have handed over a token event, and did not for certain.
+    token: Option<u64>,
+    /// An error, or the mark that the stream is complete.
+    end: bool,
+    /// Newer token counts.
+    usage: bool,
+    /// How far generation came with this call.
+    progress: Option<u64>,
+    /// The first event that is not reasoning.
+    content: Content,
+}
+
+/// Whether the first token event that is not reasoning can be told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Content {
+    #[default]
+    Known,
+    /// If this call hands one over for certain.
+    In(u64),
+    Unknown,
 }
 
 /// How gaps between token events are kept.
@@ -73,6 +101,9 @@ pub(super) struct Exchange {
     /// The stream said that it is complete.
     pub(super) done: bool,
     error: bool,
+    hidden: Hidden,
+    /// How far generation came, where events say that.
+    progress: u64,
     token_events: u64,
     coalesced: u64,
     gaps: Gaps,
@@ -90,6 +121,16 @@ pub(super) struct Exchange {
     usage: Usage,
     parts: Parts,
     finish: Vec<Finish>,
+}
+
+impl Content {
+    fn may_be_in(self, call: u64) -> bool {
+        match self {
+            Self::Known => true,
+            Self::In(only) => only == call,
+            Self::Unknown => false,
+        }
+    }
 }
 
 impl Exchange {
@@ -137,6 +178,7 @@ impl Exchange {
             self.response_model = Some(Arc::clone(model));
         }
         if facts.has_counts() {
+            self.hidden.usage = false;
             self.confirmed |= self.route.is_some();
             self.parts.learn(facts, &mut self.usage);
         }
@@ -148,26 +190,93 @@ impl Exchange {
         }
     }
 
-    /// The stream reported an error without words.
-    pub(super) fn error(&mut self) {
-        self.error = true;
-    }
-
     /// The model that answers, where it is known.
     pub(super) fn response_model(&self) -> Option<&Arc<str>> {
         self.response_model.as_ref()
     }
 
+    /// Whether nothing but the end of the message follows.
+    pub(super) fn is_last(&self) -> bool {
+        self.done || self.error
+    }
+
+    /// Whether generation came farther with an event that `write` handed over. `None`: it came farther, perhaps with
+    /// what an earlier call hid.
+    pub(super) fn advances(&mut self, facts: &Facts, write: &Write) -> Option<bool> {
+        let farther = match self.parts.progress(facts) {
+            Some(progress) => {
+                let before = self.progress;
+                self.progress = progress.max(before);
+                progress > before
+            }
+            None => true,
+        };
+        let known = self.hidden.progress.is_none_or(|call| call == write.call);
+        // Of several prompts, others may have come farther in the hole than this one.
+        if facts.part.is_none() {
+            self.hidden.progress = None;
+        }
+        if farther && !known { None } else { Some(farther) }
+    }
+
+    /// Whether events say how far generation came.
+    pub(super) fn has_progress(&self) -> bool {
+        self.progress > 0
+    }
+
+    /// `write` may have handed over token events, any number of them.
+    pub(super) fn may_hold_tokens(&mut self, write: &Write) {
+        self.counts_tokens = false;
+        if self.token_call != Some(write.call) {
+            self.doubt(Some(write.call));
+        }
+        let first_content = self.timeline.first_content.is_some();
+        if self.token_events == 0 {
+            self.hidden.content = Content::Unknown;
+        } else if self.reasoning_first && !first_content && self.hidden.content == Content::Known {
+            self.hidden.content = Content::In(write.call);
+        }
+    }
+
+    /// `write` handed over bytes that may have held any events.
+    pub(super) fn hides(&mut self, write: &Write) {
+        self.may_hold_tokens(write);
+        (self.hidden.end, self.hidden.progress) = (true, Some(write.call));
+    }
+
+    /// Bytes may have held newer token counts.
+    pub(super) fn hides_counts(&mut self) {
+        self.hidden.usage = true;
+    }
+
+    /// What follows would not follow an error.
+    pub(super) fn goes_on(&mut self) {
+        self.hidden.end = false;
+    }
+
+    /// `call`, if any, may have handed over a token event: so did, for certain, any earlier one that may have, or the
+    /// timeline is not known.
+    fn doubt(&mut self, call: Option<u64>) {
+        let earlier = std::mem::replace(&mut self.hidden.token, call);
+        if earlier.is_some_and(|earlier| call != Some(earlier)) {
+            self.incomplete(IncompleteReason::TokenGap);
+        }
+    }
+
     /// A token event was handed over, whole, by `write`.
     pub(super) fn token(&mut self, write: &Write, content: bool, keep: &Keep<'_>) {
         self.measured(write);
+        if self.hidden.token.is_some() {
+            self.doubt(Some(write.call));
+            self.hidden.token = None;
+        }
         if keep.left.is_some_and(|left| write.time > left) {
             self.last_before_left.get_or_insert(self.timeline.last);
         }
         if self.token_events == 0 {
             self.timeline.first = Some(write.time);
             self.reasoning_first = !content;
-        } else if content && self.reasoning_first {
+        } else if content && self.reasoning_first && self.hidden.content.may_be_in(write.call) {
             self.timeline.first_content.get_or_insert(write.time);
         }
         if self.token_call.replace(write.call) == Some(write.call) {
@@ -213,6 +322,16 @@ impl Exchange {
         connection: &Arc<ConnectionInfo>,
     ) -> Option<RequestRecord> {
         let route = self.route.filter(|_| self.is_llm())?;
+        self.doubt(None);
+        if self.hidden.end && !self.error {
+            self.incomplete(IncompleteReason::TokenGap);
+        }
+        if self.hidden.usage {
+            self.usage = Usage::default();
+        }
+        if !self.counts_tokens {
+            (self.coalesced, self.chunk_times, self.chunk_unsent) = (0, Vec::new(), Vec::new());
+        }
         let mut cancelled_work = None;
         let outcome = match ending {
             Ending::Unknown(reason) => {

@@ -3,6 +3,7 @@
 mod cases;
 mod ends;
 mod harness;
+mod holes;
 mod loss;
 mod order;
 mod properties;

@@ -30,7 +30,7 @@ impl Session {
             }
             self.blocked = segment.short.then_some(segment.time);
         }
-        let write = Write { time: segment.time, unsent: segment.unsent > 0, call: self.call };
+        let write = Write { time: segment.time, unsent: segment.unsent > 0, call: self.call, lost: segment.lost };
         loop {
             let mut chunk = segment.front();
             if self.opaque {
