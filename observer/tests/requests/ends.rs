@@ -5,60 +5,7 @@ use observer::{
     request::record::{IncompleteReason, Outcome},
 };
 
-use crate::harness::{END, Host, STREAM_HEAD, at, chat, chunk, content, delta, done, ms};
-
-#[test]
-fn case_19_cancelled_once() {
-    for way in ["read 0", "EPIPE", "ECONNRESET", "fin", "reset"] {
-        let mut host = Host::new();
-        host.read(0.0, chat(true));
-        host.write(1.0, format!("{STREAM_HEAD}{}", content("a")));
-        host.write(2.0, content("b"));
-        match way {
-            "read 0" => {
-                host.read(3.0, b"");
-                host.write(4.0, content("c"));
-                host.write(5.0, content("d"));
-                host.failed_write(6.0, libc::EPIPE);
-            }
-            "EPIPE" => host.failed_write(3.0, libc::EPIPE),
-            "ECONNRESET" => host.failed_write(3.0, libc::ECONNRESET),
-            "fin" => {
-                host.state(3.0, StateChange::ClientFin);
-                assert!(host.said.records.is_empty(), "it may be a half-close");
-                host.read(3.5, b"");
-                host.write(4.0, content("c"));
-            }
-            _ => host.state(3.0, StateChange::Reset),
-        }
-        host.failed_write(7.0, libc::EPIPE);
-        host.state(8.0, StateChange::Closed);
-        let record = host.record();
-        assert_eq!((record.outcome, record.status), (Outcome::Cancelled, Some(200)), "{way}");
-        assert_eq!((record.timeline.first, record.timeline.last), (Some(at(1.0)), Some(at(2.0))), "{way}");
-        assert_eq!(record.timeline.end, Some(at(3.0)), "{way}");
-        let work = match way {
-            "read 0" => 3.0,
-            "fin" => 4.0,
-            _ => 0.0,
-        };
-        assert_eq!(record.cancelled_work, Some(ms(work)), "{way}");
-        assert_eq!(host.tracker.connections(), 0, "{way}");
-    }
-}
-
-#[test]
-fn case_19_a_half_close_that_is_answered_is_no_cancel() {
-    let mut host = Host::new();
-    host.read(0.0, chat(true));
-    host.state(0.5, StateChange::ClientFin);
-    host.read(0.6, b"");
-    host.write(1.0, format!("{STREAM_HEAD}{}", content("a")));
-    host.write(2.0, format!("{}{END}", done()));
-    host.state(3.0, StateChange::Closed);
-    assert_eq!((host.record().outcome, host.record().timeline.end), (Outcome::Ok, Some(at(2.0))));
-    assert_eq!(host.record().cancelled_work, None);
-}
+use crate::harness::{Host, STREAM_HEAD, at, chat, chunk, content, delta, done};
 
 #[test]
 fn leaving_after_done_is_no_cancel() {

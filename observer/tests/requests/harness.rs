@@ -17,7 +17,7 @@ pub(crate) fn at(milliseconds: f64) -> KernelTime {
 }
 
 /// All that a tracker said.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Said {
     pub(crate) records: Vec<RequestRecord>,
     pub(crate) others: usize,
@@ -26,6 +26,14 @@ pub(crate) struct Said {
     pub(crate) gap: [u64; 2],
     pub(crate) uncaptured: [u64; 2],
     pub(crate) unparsed: [u64; 2],
+}
+
+impl Said {
+    /// The only record.
+    pub(crate) fn record(&self) -> &RequestRecord {
+        assert_eq!(self.records.len(), 1, "{self:#?}");
+        &self.records[0]
+    }
 }
 
 impl Sink for Said {
@@ -173,8 +181,7 @@ impl Host {
 
     /// The only record so far.
     pub(crate) fn record(&self) -> &RequestRecord {
-        assert_eq!(self.said.records.len(), 1, "{:#?}", self.said);
-        &self.said.records[0]
+        self.said.record()
     }
 
     pub(crate) fn in_flight(&self) -> u64 {

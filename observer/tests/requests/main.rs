@@ -1,5 +1,6 @@
 //! From events to finished requests, through the tracker as a whole.
 
+mod answers;
 mod cases;
 mod ends;
 mod harness;
@@ -7,3 +8,4 @@ mod holes;
 mod loss;
 mod order;
 mod properties;
+mod splits;
