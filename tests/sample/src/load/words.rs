@@ -74,7 +74,10 @@ fn messages(value: &Value, said: &mut Said) -> bool {
             said.input_tokens = Some(fresh + read.unwrap_or(0) + written.unwrap_or(0));
             said.cached_input_tokens = read;
         }
-        set(&mut said.output_tokens, &usage["output_tokens"]);
+        // What a stream begins with is no count of what was generated.
+        if value["type"] != "message_start" {
+            set(&mut said.output_tokens, &usage["output_tokens"]);
+        }
         reason(&message["stop_reason"], said);
     }
     let delta = &value["delta"];
