@@ -15,7 +15,7 @@ use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Config,
+    Config, header_labels,
     settings::{CONFIG_VARIABLE, IGNORED_VARIABLES, SETTINGS, Setting, is_service_link, nearest},
 };
 
@@ -328,6 +328,7 @@ fn check(config: &Config) -> Result<(), (&'static str, String)> {
     if config.metrics.series_ttl.as_secs() < 10 {
         return refuse("metrics.series_ttl", "must be at least 10s, longer than the time between two scrapes");
     }
+    header_labels::check(&config.metrics.header_labels).map_err(|message| ("metrics.header_labels", message))?;
     let buckets = &config.metrics.buckets;
     for (key, bounds) in [
         ("metrics.buckets.ttft", &buckets.ttft),

@@ -4,6 +4,7 @@
 //! unknown keys and `docs/configuration.md` are made from it.
 
 mod duration;
+mod header_labels;
 mod load;
 mod print;
 pub mod settings;
@@ -13,6 +14,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    header_labels::{HeaderLabel, MOST as MAX_HEADER_LABELS},
     load::{ConfigError, Flag, Loaded, Sources, load},
     print::document,
 };
@@ -137,13 +139,24 @@ pub struct MetricsConfig {
     /// How long the series of a workload stay after it was last used.
     #[serde(with = "duration")]
     pub series_ttl: Duration,
+    /// Request headers whose values become labels; at most [`MAX_HEADER_LABELS`].
+    pub header_labels: Vec<HeaderLabel>,
+    /// A file with the key of those that are hashed; `None`: the hash has no key.
+    #[serde(deserialize_with = "print::path_or_none")]
+    pub hash_key_file: Option<PathBuf>,
     /// Bucket bounds.
     pub buckets: Buckets,
 }
 
 impl Default for MetricsConfig {
     fn default() -> Self {
-        Self { max_models: 64, series_ttl: Duration::from_secs(600), buckets: Buckets::default() }
+        Self {
+            max_models: 64,
+            series_ttl: Duration::from_secs(600),
+            header_labels: Vec::new(),
+            hash_key_file: None,
+            buckets: Buckets::default(),
+        }
     }
 }
 

@@ -73,7 +73,9 @@ pub fn document() -> String {
     text.push_str(
         "\n## Example\n\n```toml\nlisten = \"127.0.0.1:9478\"\n\n[scope]\nports = [8000, 8001]\n\n[request_log]\n\
          path = \"/var/log/observer/requests.jsonl\"\n\n[[slo.objectives]]\nname = \"interactive\"\nkind = \"ttft\"\n\
-         seconds = 0.5\n```\n",
+         seconds = 0.5\n\n[[metrics.header_labels]]\nheader = \"x-tenant\"\nlabel = \"tenant\"\nmax_values = 16\nhash = \
+         true\n```\n\nThe hash of `acme` without a key: `printf %s acme | sha256sum | cut -c 1-16`; with one: `printf %s acme |\n\
+         openssl dgst -sha256 -hmac \"$(cat FILE)\" -r | cut -c 1-16`.\n",
     );
     text
 }

@@ -21,6 +21,8 @@ pub enum Kind {
     Texts,
     /// `name:kind:seconds`, comma-separated.
     Objectives,
+    /// `header[:label[:max_values[:hash]]]`, comma-separated.
+    HeaderLabels,
 }
 
 /// One setting.
@@ -125,6 +127,20 @@ pub const SETTINGS: &[Setting] = &[
         help: "How long the series of a workload stay after it was last used, for example 10m.",
     },
     Setting {
+        key: "metrics.header_labels",
+        env: "OBSERVER_METRICS_HEADER_LABELS",
+        flag: "",
+        kind: Kind::HeaderLabels,
+        help: "Request headers whose values become labels of all families of requests and go to the request log, at most three, none that may carry a secret: header, label (empty: the header's name with _ for what labels may not have), max_values (32; further values become _other) and hash (false; true: 16 hex digits of the value's SHA-256 stand in for it, or of its HMAC-SHA-256 where metrics.hash_key_file is set); in the variable header:label:max_values:hash, comma-separated, of which all but the header can be left out. A value that is longer than 128 bytes or not printable ASCII is left out.",
+    },
+    Setting {
+        key: "metrics.hash_key_file",
+        env: "OBSERVER_METRICS_HASH_KEY_FILE",
+        flag: "",
+        kind: Kind::Text,
+        help: "File with the key of hashed labels, 16 bytes or more; an end of line after it is not part of it. Empty: hashes have no key, so who guesses a value can tell that it is the one.",
+    },
+    Setting {
         key: "metrics.buckets.ttft",
         env: "OBSERVER_METRICS_BUCKETS_TTFT",
         flag: "",
@@ -212,18 +228,23 @@ impl Setting {
         let items = || text.split(',').map(str::trim).filter(|item| !item.is_empty());
         Ok(match self.kind {
             Kind::Text => Value::from(text),
-            Kind::Bool => match text.trim() {
-                "true" | "1" | "yes" | "on" => Value::from(true),
-                "false" | "0" | "no" | "off" => Value::from(false),
-                _ => return Err(format!("`{text}` is neither true nor false")),
-            },
+            Kind::Bool => boolean(text)?,
             Kind::Integer => integer(text.trim())?,
             Kind::Number => number(text.trim())?,
             Kind::Integers => items().map(integer).collect::<Result<Vec<_>, _>>()?.into(),
             Kind::Numbers => items().map(number).collect::<Result<Vec<_>, _>>()?.into(),
             Kind::Texts => items().map(Value::from).collect::<Vec<_>>().into(),
             Kind::Objectives => items().map(objective).collect::<Result<Vec<_>, _>>()?.into(),
+            Kind::HeaderLabels => items().map(header_label).collect::<Result<Vec<_>, _>>()?.into(),
         })
+    }
+}
+
+fn boolean(text: &str) -> Result<Value, String> {
+    match text.trim() {
+        "true" | "1" | "yes" | "on" => Ok(Value::from(true)),
+        "false" | "0" | "no" | "off" => Ok(Value::from(false)),
+        _ => Err(format!("`{text}` is neither true nor false")),
     }
 }
 
@@ -245,6 +266,29 @@ fn objective(text: &str) -> Result<Value, String> {
         ]))),
         _ => Err(format!("`{text}` is not of the form name:kind:seconds, for example interactive:ttft:0.5")),
     }
+}
+
+fn header_label(text: &str) -> Result<Value, String> {
+    let parts: Vec<_> = text.split(':').map(str::trim).collect();
+    let [header, rest @ ..] = &parts[..] else { return Err(format!("`{text}` names no header")) };
+    if rest.len() > 3 {
+        return Err(format!(
+            "`{text}` is not of the form header:label:max_values:hash, for example x-tenant:tenant:16:true"
+        ));
+    }
+    let mut label = Dict::from([("header".to_owned(), Value::from(*header))]);
+    // What is left out has its default.
+    let given = |index: usize| rest.get(index).filter(|part| !part.is_empty());
+    if let Some(name) = given(0) {
+        label.insert("label".to_owned(), Value::from(*name));
+    }
+    if let Some(most) = given(1) {
+        label.insert("max_values".to_owned(), integer(most)?);
+    }
+    if let Some(hash) = given(2) {
+        label.insert("hash".to_owned(), boolean(hash)?);
+    }
+    Ok(Value::from(label))
 }
 
 /// The known name most like `name`, if one is alike at all.

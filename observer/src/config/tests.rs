@@ -65,6 +65,7 @@ fn every_setting_has_a_value_and_a_variable_that_works() {
                 settings::Kind::Numbers => "1,2.5",
                 settings::Kind::Integer | settings::Kind::Integers => "5",
                 settings::Kind::Objectives => "fast:ttft:0.5,whole:duration:30",
+                settings::Kind::HeaderLabels => "x-tenant,x-team:team:8:true",
             },
         };
         let loaded = load(&sources(None, &[(setting.env, text)], &[])).unwrap();
@@ -132,6 +133,15 @@ fn bad_values_say_where_they_stand_and_what_is_right() {
         (&[("OBSERVER_SLO_OBJECTIVES", "fast")], "name:kind:seconds"),
         (&[("OBSERVER_SLO_OBJECTIVES", "fast:ttfb:1")], "`ttfb` is not one of ttft, tpot, duration"),
         (&[("OBSERVER_SLO_OBJECTIVES", "a:ttft:1,a:tpot:1")], "a name of its own"),
+        (
+            &[("OBSERVER_METRICS_HEADER_LABELS", "Authorization:tenant:8:true")],
+            "environment OBSERVER_METRICS_HEADER_LABELS: metrics.header_labels: header `Authorization` may carry a secret",
+        ),
+        (&[("OBSERVER_METRICS_HEADER_LABELS", "a,b,c,d")], "4 headers are too many"),
+        (&[("OBSERVER_METRICS_HEADER_LABELS", "x:y:many")], "`many` is not a whole number"),
+        (&[("OBSERVER_METRICS_HEADER_LABELS", "x:y:1:maybe")], "`maybe` is neither true nor false"),
+        (&[("OBSERVER_METRICS_HEADER_LABELS", "x:y:1:true:z")], "form header:label:max_values:hash"),
+        (&[("OBSERVER_METRICS_HEADER_LABELS", ":y")], "header `` is not a name of a header"),
     ];
     for (environment, expected) in cases {
         let message = error(None, environment, &[]);
@@ -153,6 +163,37 @@ fn bad_values_say_where_they_stand_and_what_is_right() {
 }
 
 #[test]
+fn labels_from_headers_in_a_variable_and_in_a_file() {
+    let variable = [("OBSERVER_METRICS_HEADER_LABELS", "X-Tenant, x-team:team:8:true,x-tier::2")];
+    let expected = [
+        HeaderLabel::of("X-Tenant"),
+        HeaderLabel { label: "team".to_owned(), max_values: 8, hash: true, ..HeaderLabel::of("x-team") },
+        HeaderLabel { max_values: 2, ..HeaderLabel::of("x-tier") },
+    ];
+    assert_eq!(load(&sources(None, &variable, &[])).unwrap().config.metrics.header_labels, expected);
+    let file = scratch(
+        "header-labels",
+        "[[metrics.header_labels]]\nheader = \"X-Tenant\"\n[[metrics.header_labels]]\nheader = \"x-team\"\n\
+         label = \"team\"\nmax_values = 8\nhash = true\n[[metrics.header_labels]]\nheader = \"x-tier\"\n\
+         max_values = 2\n",
+    );
+    assert_eq!(load(&sources(Some(&file), &[], &[])).unwrap().config.metrics.header_labels, expected);
+    let file = scratch("header-label", "[[metrics.header_labels]]\nheader = \"x\"\nhashed = true\n");
+    assert!(error(Some(&file), &[], &[]).contains("hashed"));
+}
+
+#[test]
+fn keys_of_hashes_are_read_and_checked() {
+    let key = |path: PathBuf| MetricsConfig { hash_key_file: Some(path), ..MetricsConfig::default() }.hash_key();
+    assert_eq!(MetricsConfig::default().hash_key().unwrap(), None);
+    assert_eq!(key(scratch("key", "0123456789abcdef\r\n")).unwrap(), Some(b"0123456789abcdef".to_vec()));
+    let message = key(scratch("short-key", "0123456789abcde\n")).unwrap_err().to_string();
+    assert!(message.contains("short-key.toml: metrics.hash_key_file: a key of 15 bytes is too short"), "{message}");
+    let message = key("/no/such/key".into()).unwrap_err().to_string();
+    assert!(message.starts_with("/no/such/key: metrics.hash_key_file: cannot read it: "), "{message}");
+}
+
+#[test]
 fn an_empty_path_takes_a_request_log_back() {
     let file = scratch("path", "[request_log]\npath = \"/x\"\n");
     let loaded = load(&sources(Some(&file), &[("OBSERVER_REQUEST_LOG_PATH", "")], &[])).unwrap();
@@ -165,6 +206,7 @@ fn what_is_printed_can_be_read_back() {
         ("OBSERVER_SLO_OBJECTIVES", "fast:ttft:0.5,whole:duration:30"),
         ("OBSERVER_PORTS", "8000,8001"),
         ("OBSERVER_REQUEST_LOG_PATH", "-"),
+        ("OBSERVER_METRICS_HEADER_LABELS", "x-tenant,x-team:team:8:true"),
     ];
     let loaded = load(&sources(None, &environment, &[])).unwrap();
     let printed = loaded.print();

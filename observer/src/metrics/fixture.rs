@@ -64,6 +64,7 @@ pub(crate) fn request() -> RequestRecord {
         cancelled_work: None,
         request_id: None,
         trace_id: None,
+        labels: Box::new([]),
     }
 }
 

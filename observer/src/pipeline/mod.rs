@@ -33,7 +33,10 @@ use crate::{
     },
     kernel::{Kernel, KernelError, Options, capabilities, clock},
     metrics::{InFlight, KernelStats, Metrics},
-    request::tracker::{Tracker, TrackerConfig},
+    request::{
+        labels::HeaderLabels,
+        tracker::{Tracker, TrackerConfig},
+    },
 };
 
 /// The drain thread is stuck if it did not come by for this long.
@@ -65,6 +68,9 @@ pub enum RunError {
     /// The HTTP server.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// A file that a setting names.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The request log.
     #[error(transparent)]
     RequestLog(#[from] RequestLogError),
@@ -111,6 +117,7 @@ async fn observe(options: RunOptions) -> Result<(), RunError> {
     let listener = http::bind(config.listen).await?;
     let address = listener.local_addr().unwrap_or(config.listen);
     let metrics = Metrics::new(&config.metrics, &config.slo.objectives);
+    let labels = HeaderLabels::new(&config.metrics.header_labels, config.metrics.hash_key()?.as_deref());
     let own = metrics.own();
     let request_log = RequestLog::open(
         &config.request_log,
@@ -147,6 +154,7 @@ async fn observe(options: RunOptions) -> Result<(), RunError> {
             tracker: Tracker::new(TrackerConfig {
                 gap_bounds: config.metrics.buckets.gap.as_slice().into(),
                 chunk_times: config.request_log.path.is_some() && config.request_log.chunks,
+                labels,
                 ..TrackerConfig::default()
             }),
             metrics: metrics.clone(),

@@ -1,5 +1,7 @@
 //! HTTP/1.x messages of one direction of a connection (RFC 9112): heads, bodies, ends, one after another.
 
+use std::sync::Arc;
+
 use super::{
     Loss, chunked,
     http1_head::{Framing, Kind, Method, Parsed, Request, Response},
@@ -47,6 +49,7 @@ pub struct Parser<K> {
     state: State,
     head: Vec<u8>,
     bytes: u64,
+    wanted: Option<Arc<[Box<str>]>>,
     kind: std::marker::PhantomData<K>,
 }
 
@@ -57,11 +60,17 @@ pub type ResponseParser = Parser<Response>;
 
 impl<K> Default for Parser<K> {
     fn default() -> Self {
-        Self { state: State::Boundary, head: Vec::new(), bytes: 0, kind: std::marker::PhantomData }
+        Self { state: State::Boundary, head: Vec::new(), bytes: 0, wanted: None, kind: std::marker::PhantomData }
     }
 }
 
 impl<K: Kind> Parser<K> {
+    /// A parser that keeps the values of these headers of requests, too.
+    #[must_use]
+    pub fn wanting(wanted: Option<Arc<[Box<str>]>>) -> Self {
+        Self { wanted, ..Self::default() }
+    }
+
     /// Whether the next byte begins a message.
     #[must_use]
     pub fn at_boundary(&self) -> bool {
@@ -172,7 +181,7 @@ impl<K: Kind> Parser<K> {
 
     /// Forgets the message: the next byte begins one.
     pub fn reset(&mut self) {
-        *self = Self { head: std::mem::take(&mut self.head), ..Self::default() };
+        *self = Self { head: std::mem::take(&mut self.head), wanted: self.wanted.take(), ..Self::default() };
         self.head.clear();
     }
 
@@ -218,7 +227,8 @@ impl<K: Kind> Parser<K> {
             self.state = State::Head { blank };
             return None;
         }
-        let Some(Parsed { head, framing }) = K::parse(&self.head, answers) else {
+        let Some(Parsed { head, framing }) = K::parse(&self.head, answers, self.wanted.as_deref().unwrap_or_default())
+        else {
             return Some(self.lose(input, Loss::Unparsable));
         };
         if self.head.capacity() > HEAD_KEEP {

@@ -59,8 +59,8 @@ pub trait Kind {
     const PREFIX: usize;
     /// Whether a message may begin so.
     fn is_plausible(prefix: &[u8]) -> bool;
-    /// Reads a whole head. `None`: it is not one.
-    fn parse(bytes: &[u8], answers: Method) -> Option<Parsed<Self::Head>>;
+    /// Reads a whole head. `None`: it is not one. `wanted`: further headers of a request to keep.
+    fn parse(bytes: &[u8], answers: Method, wanted: &[Box<str>]) -> Option<Parsed<Self::Head>>;
 }
 
 /// Marks requests.
@@ -83,6 +83,9 @@ pub struct RequestHead {
     pub request_id: Option<Box<str>>,
     /// The trace id of `traceparent`: 32 hex digits.
     pub trace_id: Option<Box<str>>,
+    /// Values of the headers that were wanted besides, in their order: at most 128 bytes, printable. Empty if none
+    /// were.
+    pub wanted: Box<[Option<Box<str>>]>,
 }
 
 /// What is kept of a response's head.
@@ -132,7 +135,7 @@ impl Kind for Request {
         }
     }
 
-    fn parse(bytes: &[u8], _answers: Method) -> Option<Parsed<RequestHead>> {
+    fn parse(bytes: &[u8], _answers: Method, wanted: &[Box<str>]) -> Option<Parsed<RequestHead>> {
         with_headers(|headers| {
             let mut request = httparse::Request::new(headers);
             if !request.parse(bytes)?.is_complete() {
@@ -150,8 +153,9 @@ impl Kind for Request {
                 method,
                 target: request.path.unwrap_or_default().into(),
                 coded: fields.coded,
-                request_id: value(request.headers, "x-request-id").and_then(request_id),
+                request_id: value(request.headers, "x-request-id").and_then(printable),
                 trace_id: value(request.headers, "traceparent").and_then(trace_id),
+                wanted: wanted.iter().map(|name| value(request.headers, name).and_then(printable)).collect(),
             };
             Ok(Some(Parsed { head, framing }))
         })
@@ -166,7 +170,7 @@ impl Kind for Response {
         prefix.iter().zip(b"HTTP/1.").all(|(byte, expected)| byte == expected)
     }
 
-    fn parse(bytes: &[u8], answers: Method) -> Option<Parsed<ResponseHead>> {
+    fn parse(bytes: &[u8], answers: Method, _wanted: &[Box<str>]) -> Option<Parsed<ResponseHead>> {
         with_headers(|headers| {
             let mut response = httparse::Response::new(headers);
             let mut config = httparse::ParserConfig::default();
@@ -263,7 +267,8 @@ fn content(value: &[u8]) -> Content {
     }
 }
 
-fn request_id(value: &[u8]) -> Option<Box<str>> {
+/// A short value without anything odd.
+fn printable(value: &[u8]) -> Option<Box<str>> {
     let printable = (1..=128).contains(&value.len()) && value.iter().all(|byte| (b' '..=b'~').contains(byte));
     printable.then(|| std::str::from_utf8(value).ok().map(Box::from)).flatten()
 }

@@ -40,6 +40,39 @@ fn requests(text: &str) -> Vec<String> {
     parse::<Request>(&[Chunk::Data(text.as_bytes())], Method::Other).0
 }
 
+#[test]
+fn headers_that_were_wanted_are_kept_and_no_others() {
+    let names: Arc<[Box<str>]> = Arc::new(["x-tenant".into(), "X-Team".into()]);
+    let long = "l".repeat(129);
+    let heads = |wanted: Option<Arc<[Box<str>]>>, text: &str| {
+        let mut parser = RequestParser::wanting(wanted);
+        let mut heads = Vec::new();
+        let mut chunk = Chunk::Data(text.as_bytes());
+        while let Some(frame) = parser.step(&mut chunk, Method::Other) {
+            match frame {
+                Frame::Head(head) => {
+                    heads.push(head.wanted.iter().map(|value| value.as_deref().map(str::to_owned)).collect::<Vec<_>>())
+                }
+                Frame::End => parser.reset(),
+                _ => {}
+            }
+        }
+        heads
+    };
+    let text = format!(
+        "GET / HTTP/1.1\r\nX-TENANT:  acme 1 \r\nx-team: blue\r\nx-tenant: second\r\n\r\n\
+         GET / HTTP/1.1\r\nx-tenant: \r\nx-team: {long}\r\n\r\n\
+         GET / HTTP/1.1\r\nx-tenant: caf\u{e9}\r\nx-team: {}\r\n\r\n\
+         GET / HTTP/1.1\r\nx-tenants: a\r\n\r\n",
+        &long[1..]
+    );
+    let some = |text: &str| Some(text.to_owned());
+    let expected =
+        [vec![some("acme 1"), some("blue")], vec![None, None], vec![None, some(&long[1..])], vec![None, None]];
+    assert_eq!(heads(Some(names), &text), expected);
+    assert_eq!(heads(None, &text), [const { Vec::new() }; 4]);
+}
+
 fn responses(text: &str, answers: Method) -> Vec<String> {
     parse::<Response>(&[Chunk::Data(text.as_bytes())], answers).0
 }

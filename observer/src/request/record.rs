@@ -171,6 +171,15 @@ pub struct Gaps {
     pub max: Duration,
 }
 
+/// A request header that became a label.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HeaderLabel {
+    /// Name of the label.
+    pub name: Arc<str>,
+    /// What it shows: the header's value, or its hash. `None`: there was none, or none that can be shown.
+    pub value: Option<Arc<str>>,
+}
+
 /// A finished request.
 #[derive(Clone, Debug)]
 pub struct RequestRecord {
@@ -225,4 +234,6 @@ pub struct RequestRecord {
     pub request_id: Option<Box<str>>,
     /// Trace id of the request's `traceparent`: 32 hex digits.
     pub trace_id: Option<Box<str>>,
+    /// Labels from headers of the request, as configured, in that order.
+    pub labels: Box<[HeaderLabel]>,
 }

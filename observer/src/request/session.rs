@@ -103,7 +103,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(info: Arc<ConnectionInfo>, open: &Open) -> Self {
+    pub(super) fn new(info: Arc<ConnectionInfo>, open: &Open, config: &TrackerConfig) -> Self {
         let stream = |sequence: Option<u32>| {
             let mut stream = Stream::default();
             // Inside a request no position begins a message.
@@ -119,7 +119,7 @@ impl Session {
             receive: stream(open.receive_sequence),
             send: stream(open.send_sequence),
             arrivals: arrivals::Arrivals::default(),
-            requests: RequestParser::default(),
+            requests: RequestParser::wanting(config.labels.headers()),
             responses: ResponseParser::default(),
             receive_lost: open.mid_request,
             send_lost: open.mid_request,

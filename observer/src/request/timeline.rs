@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::record::{ConnectionInfo, Gaps, IncompleteReason, Operation, Outcome, RequestRecord, Role, Timeline, Usage};
+use super::record::{
+    ConnectionInfo, Gaps, HeaderLabel, IncompleteReason, Operation, Outcome, RequestRecord, Role, Timeline, Usage,
+};
 use crate::{
     llm::{FINISH_REASONS, Facts, Finish, parts::Parts, route::Route},
     protocol::http1_head::Method,
@@ -88,6 +90,7 @@ pub(super) struct Exchange {
     pub(super) request_model: Option<Arc<str>>,
     pub(super) request_id: Option<Box<str>>,
     pub(super) trace_id: Option<Box<str>>,
+    pub(super) labels: Box<[HeaderLabel]>,
     pub(super) request_bytes: u64,
     pub(super) response_bytes: u64,
     pub(super) status: Option<u16>,
@@ -388,6 +391,7 @@ impl Exchange {
             cancelled_work: cancelled_work.filter(|_| outcome == Outcome::Cancelled),
             request_id: self.request_id,
             trace_id: self.trace_id,
+            labels: self.labels,
         })
     }
 

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    labels::HeaderLabels,
     record::{ConnectionInfo, RequestRecord},
     response::Scratch,
     session::{Context, Fate, Session},
@@ -30,6 +31,8 @@ pub struct TrackerConfig {
     /// After so long without an event an AF_UNIX connection is given up: its close is not seen. A TCP connection's
     /// is, and it may come back to life after any time.
     pub idle_timeout: Duration,
+    /// Request headers that become labels.
+    pub labels: HeaderLabels,
 }
 
 impl Default for TrackerConfig {
@@ -40,6 +43,7 @@ impl Default for TrackerConfig {
             reorder_hold: Duration::from_millis(5),
             max_connections: 65_536,
             idle_timeout: Duration::from_secs(600),
+            labels: HeaderLabels::default(),
         }
     }
 }
@@ -170,7 +174,7 @@ impl Tracker {
         }
         let mut context = Context { config: &self.config, sink, scratch: &mut self.scratch };
         self.table.make_room(|session| session.abandon(&mut context));
-        if let Some(old) = self.table.insert(open.cookie, Session::new(info, open), open.time) {
+        if let Some(old) = self.table.insert(open.cookie, Session::new(info, open, &self.config), open.time) {
             old.abandon(&mut context);
         }
     }

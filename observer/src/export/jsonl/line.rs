@@ -8,7 +8,10 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-use crate::{request::record::RequestRecord, time::KernelTime};
+use crate::{
+    request::record::{HeaderLabel, RequestRecord},
+    time::KernelTime,
+};
 
 /// A finished request. Times are nanoseconds of `CLOCK_MONOTONIC`; `null` is unknown, or not reached.
 #[derive(Serialize)]
@@ -51,6 +54,9 @@ pub(super) struct Line<'a> {
     unsent_stamps: u64,
     request_id: Option<&'a str>,
     trace_id: Option<&'a str>,
+    /// Only where some are configured.
+    #[serde(skip_serializing_if = "<[_]>::is_empty", serialize_with = "labels")]
+    labels: &'a [HeaderLabel],
     #[serde(skip_serializing_if = "Option::is_none")]
     chunk_times_ns: Option<Vec<u64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,6 +70,10 @@ fn whole(duration: Duration) -> u64 {
 
 fn texts<S: Serializer>(texts: &&[Arc<str>], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(texts.iter().map(|text| &**text))
+}
+
+fn labels<S: Serializer>(labels: &&[HeaderLabel], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(labels.iter().map(|label| (&*label.name, label.value.as_deref())))
 }
 
 impl<'a> Line<'a> {
@@ -108,6 +118,7 @@ impl<'a> Line<'a> {
             unsent_stamps: record.unsent_stamps,
             request_id: record.request_id.as_deref(),
             trace_id: record.trace_id.as_deref(),
+            labels: &record.labels,
             chunk_times_ns: chunks.then(|| record.chunk_times.iter().map(|time| time.as_nanos()).collect()),
             chunk_unsent: chunks.then_some(&record.chunk_unsent),
         }

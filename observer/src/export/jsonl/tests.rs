@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::*;
 use crate::{
     metrics::fixture::{at, request},
-    request::record::{IncompleteReason, Outcome},
+    request::record::{HeaderLabel, IncompleteReason, Outcome},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -89,6 +89,18 @@ fn a_line_has_exactly_these_keys() {
         "response_bytes": 3000, "write_blocked_ns": 0, "cancelled_work_ns": null, "unsent_stamps": 0, "request_id": null, "trace_id": null,
     });
     assert_eq!(line, &expected);
+}
+
+#[test]
+fn labels_from_headers_are_an_object_where_they_are_configured() {
+    let scratch = Scratch::new("labels");
+    let path = scratch.file("log");
+    let bench = open(&path, false, 8);
+    let label = |name: &str, value: Option<&str>| HeaderLabel { name: name.into(), value: value.map(Arc::from) };
+    let labels = Box::new([label("tenant", Some("acme \"1\"")), label("team", None)]);
+    bench.log.write(RequestRecord { labels, ..request() });
+    assert!(bench.log.close(SECOND));
+    assert_eq!(lines(&path)[0]["labels"], serde_json::json!({"tenant": "acme \"1\"", "team": null}));
 }
 
 #[test]

@@ -76,9 +76,10 @@ impl Session {
         if head.coded || route.is_none() {
             self.request_json.end(&mut |_: &Path<'_>, _: Value<'_>| {});
         }
-        let RequestHead { method, request_id, trace_id, .. } = head;
+        let RequestHead { method, request_id, trace_id, wanted, .. } = head;
         let mut exchange = Exchange::new(route, method);
         (exchange.request_id, exchange.trace_id) = (request_id, trace_id);
+        exchange.labels = context.config.labels.of(&wanted);
         self.begin_exchange(exchange, context);
         self.reading = true;
     }
@@ -177,6 +178,7 @@ impl Session {
             if let Some((method, target)) = request_line(self.requests.head_bytes()) {
                 let mut exchange = Exchange::new(route::find(method, target), method);
                 exchange.incomplete(reason);
+                exchange.labels = context.config.labels.of(&[]);
                 self.begin_exchange(exchange, context);
             }
         }
