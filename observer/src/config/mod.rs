@@ -13,6 +13,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+pub(crate) use self::header_labels::TAKEN;
 pub use self::{
     header_labels::{HeaderLabel, MOST as MAX_HEADER_LABELS},
     load::{ConfigError, Flag, Loaded, Sources, load},

@@ -6,7 +6,10 @@ use std::{fmt::Write as _, time::Instant};
 
 use prometheus::proto::{LabelPair, MetricFamily, MetricType};
 
-use crate::metrics::Metrics;
+use crate::metrics::{
+    Metrics,
+    exemplar::{Exemplar, Exemplars},
+};
 
 /// A text format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +64,9 @@ impl Format {
 #[must_use]
 pub fn scrape(metrics: &Metrics, format: Format) -> String {
     let start = Instant::now();
-    let text = encode(&metrics.gather(), format);
+    let families = metrics.gather();
+    let exemplars = if format == Format::Text { Exemplars::default() } else { metrics.exemplars() };
+    let text = encode_with(&families, &exemplars, format);
     metrics.scraped(start.elapsed());
     text
 }
@@ -69,9 +74,15 @@ pub fn scrape(metrics: &Metrics, format: Format) -> String {
 /// Families as text.
 #[must_use]
 pub fn encode(families: &[MetricFamily], format: Format) -> String {
+    encode_with(families, &Exemplars::default(), format)
+}
+
+/// As [`encode`]; exemplars have a place in `OpenMetrics` only.
+#[must_use]
+pub fn encode_with(families: &[MetricFamily], exemplars: &Exemplars, format: Format) -> String {
     let mut text = String::with_capacity(64 * 1024);
     for family in families {
-        encode_family(&mut text, family, format);
+        encode_family(&mut text, family, exemplars, format);
     }
     if format != Format::Text {
         text.push_str("# EOF\n");
@@ -79,7 +90,7 @@ pub fn encode(families: &[MetricFamily], format: Format) -> String {
     text
 }
 
-fn encode_family(text: &mut String, family: &MetricFamily, format: Format) {
+fn encode_family(text: &mut String, family: &MetricFamily, exemplars: &Exemplars, format: Format) {
     let name = family.name();
     let open = format != Format::Text;
     let kind = match family.get_field_type() {
@@ -104,11 +115,20 @@ fn encode_family(text: &mut String, family: &MetricFamily, format: Format) {
             MetricType::GAUGE => sample(text, name, "", labels, None, metric.get_gauge().get_value()),
             _ => {
                 let histogram = metric.get_histogram();
-                for bucket in histogram.get_bucket() {
-                    let le = float(bucket.upper_bound());
-                    count(text, name, "_bucket", labels, Some(&le), bucket.cumulative_count());
+                let of_series = exemplars.of(name, labels.iter().map(LabelPair::value));
+                let bounds = histogram.get_bucket().iter().map(|b| (float(b.upper_bound()), b.cumulative_count()));
+                let mut below = 0;
+                let all = ("+Inf".to_owned(), histogram.get_sample_count());
+                for (index, (le, cumulative)) in bounds.chain([all]).enumerate() {
+                    series(text, name, "_bucket", labels, Some(&le));
+                    let _ = write!(text, "{cumulative}");
+                    // One without a sample is of a request that ended since the samples were taken.
+                    if let (true, Some(Some(exemplar))) = (open && cumulative > below, of_series.get(index)) {
+                        self::exemplar(text, exemplar);
+                    }
+                    text.push('\n');
+                    below = cumulative;
                 }
-                count(text, name, "_bucket", labels, Some("+Inf"), histogram.get_sample_count());
                 sample(text, name, "_sum", labels, None, histogram.get_sample_sum());
                 count(text, name, "_count", labels, None, histogram.get_sample_count());
             }
@@ -123,6 +143,15 @@ fn sample(text: &mut String, name: &str, suffix: &str, labels: &[LabelPair], le:
     } else {
         let _ = writeln!(text, "{value}");
     }
+}
+
+fn exemplar(text: &mut String, exemplar: &Exemplar) {
+    let mut separator = " # {";
+    for (name, value) in exemplar.ids.labels() {
+        let _ = write!(text, "{separator}{name}=\"{}\"", escape(value, true));
+        separator = ",";
+    }
+    let _ = write!(text, "}} {} {}.{:03}", exemplar.value, exemplar.wall.as_secs(), exemplar.wall.subsec_millis());
 }
 
 fn count(text: &mut String, name: &str, suffix: &str, labels: &[LabelPair], le: Option<&str>, value: u64) {

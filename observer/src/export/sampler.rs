@@ -11,7 +11,10 @@ use super::summary::{Heatmap, ObserverSummary, Quantiles, ServerSummary, Summary
 use crate::{
     config::MetricsConfig,
     event::OpaqueReason,
-    metrics::{Metrics, ProcessStats, families::requests as family},
+    metrics::{
+        Metrics, ProcessStats,
+        families::{COMMON, requests as family},
+    },
     request::record::IncompleteReason,
 };
 
@@ -138,7 +141,7 @@ impl Sampler {
         self.metrics.counters(&family::REQUESTS, |labels, count| {
             let totals = servers.entry(server(labels)).or_default();
             totals.requests += count;
-            *totals.outcomes.entry(labels[5].to_string()).or_default() += count;
+            *totals.outcomes.entry(labels[COMMON.len()].to_string()).or_default() += count;
         });
         self.metrics.histograms(&family::TTFT, |labels, histogram| {
             add(&mut servers.entry(server(labels)).or_default().ttft, &histogram.counts);
@@ -150,7 +153,7 @@ impl Sampler {
             servers.entry(server(labels)).or_default().token_events += count;
         });
         self.metrics.counters(&family::TOKENS, |labels, count| {
-            if &*labels[5] == "output" {
+            if &*labels[COMMON.len()] == "output" {
                 *servers.entry(server(labels)).or_default().output_tokens.get_or_insert(0) += count;
             }
         });

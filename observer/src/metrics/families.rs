@@ -61,24 +61,35 @@ pub struct Family {
     pub kind: Type,
     /// Its exact definition.
     pub help: &'static str,
-    /// Names of its labels. A label whose value is empty is left out.
-    pub labels: &'static [&'static str],
+    /// Whether it is of requests: [`COMMON`] precedes its own labels, and labels from request headers follow them.
+    pub of_requests: bool,
+    /// Names of its own labels.
+    pub own: &'static [&'static str],
+}
+
+/// Labels that all families of requests share.
+pub const COMMON: [&str; 5] =
+    ["workload", "server_port", "gen_ai_operation_name", "gen_ai_request_model", "gen_ai_response_model"];
+
+impl Family {
+    /// Names of its labels, but for those from request headers. A label whose value is empty is left out.
+    pub fn labels(&self) -> impl Iterator<Item = &'static str> {
+        let common: &[&str] = if self.of_requests { &COMMON } else { &[] };
+        common.iter().chain(self.own).copied()
+    }
 }
 
 macro_rules! families {
-    ($($name:ident: $kind:expr, $text:literal, [$($label:literal),*], $help:literal;)+) => {
+    ($of_requests:literal: $($name:ident: $kind:expr, $text:literal, [$($label:literal),*], $help:literal;)+) => {
         $(#[doc = concat!("`", $text, "`: ", $help)]
-        pub static $name: Family = Family { name: $text, kind: $kind, help: $help, labels: &[$($label),*] };)+
+        pub static $name: Family = Family {
+            name: $text,
+            kind: $kind,
+            help: $help,
+            of_requests: $of_requests,
+            own: &[$($label),*],
+        };)+
         const TABLE: &[&Family] = &[$(&$name),+];
-    };
-}
-
-macro_rules! request_families {
-    ($($name:ident: $kind:expr, $text:literal, [$($label:literal),*], $help:literal;)+) => {
-        families! { $($name: $kind, $text, [
-            "workload", "server_port", "gen_ai_operation_name", "gen_ai_request_model", "gen_ai_response_model"
-            $(, $label)*
-        ], $help;)+ }
     };
 }
 
@@ -89,7 +100,7 @@ pub mod requests {
     /// All of this group.
     pub static ALL: &[&Family] = TABLE;
 
-    request_families! {
+    families! { true:
         DURATION: Type::Histogram(BucketSet::Duration), "gen_ai_server_request_duration_seconds", ["error_type"],
             "Time from the arrival of a request's first byte (t0) to the last byte of its response handed to the socket, or to its cancellation. error_type is the status code of an HTTP error, error_in_stream, cancelled or truncated; absent on success. Incomplete requests are left out.";
         TTFT: Type::Histogram(BucketSet::Ttft), "gen_ai_server_time_to_first_token_seconds", [],
@@ -134,7 +145,7 @@ pub mod live {
     /// All of this group.
     pub static ALL: &[&Family] = TABLE;
 
-    families! {
+    families! { false:
         IN_FLIGHT: Type::Gauge, "llm_requests_in_flight", ["workload", "server_port"],
             "Requests whose first byte arrived and that have not ended, counted at the scrape. The model is not known yet.";
     }
@@ -147,7 +158,7 @@ pub mod own {
     /// All of this group.
     pub static ALL: &[&Family] = TABLE;
 
-    families! {
+    families! { false:
         EVENTS: Type::Counter, "observer_events_total", ["source"], "Events of the kernel side, by source.";
         EVENTS_LOST: Type::Counter, "observer_events_lost_total", ["source", "reason"],
             "Events that should have reached the observer and did not, by source and reason.";

@@ -1,6 +1,7 @@
 //! Every family declared once ([`families`]), fed by finished requests ([`RequestRecorder`]) and by the observer
 //! itself ([`own`]).
 
+pub mod exemplar;
 pub mod families;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -17,7 +18,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use prometheus::{
@@ -26,13 +27,17 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-use self::{families::Family, registry::Store, value::HistogramSnapshot};
+use self::{exemplar::Exemplars, families::Family, registry::Store, value::HistogramSnapshot};
 pub use self::{
     own::{InFlight, KernelStats, MapStats, Own, ProbeStats, ProcessStats},
     registry::OTHER,
     requests::RequestRecorder,
 };
-use crate::config::{Buckets, MetricsConfig, Objective};
+use crate::{
+    config::{Buckets, MetricsConfig, Objective},
+    kernel::clock::wall_time,
+    time::KernelTime,
+};
 
 type Callback<T> = Box<dyn Fn() -> T + Send + Sync>;
 
@@ -44,6 +49,7 @@ struct Shared {
     live: OnceLock<Callback<Vec<InFlight>>>,
     kernel: OnceLock<Callback<KernelStats>>,
     clock: Callback<Duration>,
+    wall: fn(KernelTime) -> SystemTime,
     /// Nanoseconds; 0: there was none.
     last_scrape: AtomicU64,
 }
@@ -104,6 +110,7 @@ impl Metrics {
             live: OnceLock::new(),
             kernel: OnceLock::new(),
             clock,
+            wall: wall_time,
             last_scrape: AtomicU64::new(0),
         });
         let registry = Registry::new();
@@ -149,6 +156,13 @@ impl Metrics {
         self.registry.gather()
     }
 
+    /// The exemplars of all histograms. Take them after the samples, since asking for those lets events be drained that
+    /// wait in the kernel: then no sample lacks its exemplar.
+    #[must_use]
+    pub fn exemplars(&self) -> Exemplars {
+        self.shared.store.exemplars()
+    }
+
     /// How long the scrape that just ended took.
     pub fn scraped(&self, duration: Duration) {
         self.shared.last_scrape.store(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Relaxed);
@@ -186,10 +200,11 @@ struct Exposition {
 impl Exposition {
     fn new(shared: Arc<Shared>) -> Self {
         let describe = |family: &'static Family| {
-            let labels = family.labels.iter().map(|label| (*label).to_owned()).collect();
+            let labels = shared.store.labels(family).iter().map(|label| (**label).to_owned()).collect();
             Desc::new(family.name.to_owned(), family.help.to_owned(), labels, std::collections::HashMap::new()).ok()
         };
-        Self { shared, descriptions: families::all().filter_map(describe).collect() }
+        let descriptions = families::all().filter_map(describe).collect();
+        Self { shared, descriptions }
     }
 }
 
@@ -226,7 +241,15 @@ pub fn document() -> String {
          Names that clients or servers choose (models, reasons to finish) have at most `metrics.max_models` (reasons:\n\
          32) distinct values for each label, then `_other`. `gen_ai_response_model` is left out where it equals\n\
          `gen_ai_request_model`. The series of a workload vanish when it was not used for `metrics.series_ttl`; if it\n\
-         returns, they begin again at zero.\n"
+         returns, they begin again at zero.\n\n\
+         The families of requests also have the labels that `metrics.header_labels` asks for, after those named here:\n\
+         values of request headers, each with at most its `max_values` distinct ones, then `_other`. They are read with\n\
+         the request's head and hold until its end. A request without the header has no such label. The request log has\n\
+         the same values, whatever their number, as the object `labels`.\n\n\
+         In OpenMetrics the buckets of latencies of requests have exemplars: the last request in each that had an id,\n\
+         as `trace_id` (of `traceparent`) and `request_id` (`x-request-id`, where both fit into 128 characters), with\n\
+         the measured value and the wall-clock time of the request's end. The gap between token events has none: each\n\
+         stream has many.\n"
         .to_owned();
     for (title, group) in families::GROUPS {
         let _ = write!(text, "\n## {title}\n\n| family | type | labels | definition |\n|---|---|---|---|\n");
@@ -236,7 +259,7 @@ pub fn document() -> String {
                 families::Type::Gauge => "gauge".to_owned(),
                 families::Type::Histogram(set) => format!("histogram, `{}`", set.key()),
             };
-            let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+            let labels: Vec<_> = family.labels().map(|label| format!("`{label}`")).collect();
             let _ = writeln!(text, "| `{}` | {kind} | {} | {} |", family.name, labels.join(", "), family.help);
         }
     }

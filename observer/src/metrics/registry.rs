@@ -12,6 +12,7 @@ use std::{
 use prometheus::proto;
 
 use super::{
+    exemplar::Exemplars,
     families::{self, Family, Type},
     value::{Counter, Histogram, HistogramSnapshot},
 };
@@ -67,11 +68,31 @@ struct Cap {
     dropped: Arc<Counter>,
 }
 
+/// A family's series.
+struct Entry {
+    family: &'static Family,
+    /// Names of their labels, in the order of the values.
+    names: Box<[Arc<str>]>,
+    series: Series,
+}
+
+impl Entry {
+    fn index(&self, label: &str) -> Option<usize> {
+        self.names.iter().position(|name| **name == *label)
+    }
+
+    fn pairs(&self, values: &[Arc<str>]) -> Vec<proto::LabelPair> {
+        label_pairs(self.names.iter().map(AsRef::as_ref), values)
+    }
+}
+
 /// All series.
 pub(super) struct Store {
-    series: HashMap<&'static str, (&'static Family, Series)>,
+    series: HashMap<&'static str, Entry>,
     workloads: Mutex<HashMap<Arc<str>, Arc<Workload>>>,
-    caps: HashMap<&'static str, Cap>,
+    caps: HashMap<Arc<str>, Cap>,
+    /// Labels from request headers.
+    header_labels: Box<[Arc<str>]>,
     ttl: Duration,
     /// Changes when label values were released.
     generation: AtomicU64,
@@ -89,29 +110,40 @@ const MAX_FINISH_REASONS: usize = 32;
 
 impl Store {
     pub(super) fn new(config: &MetricsConfig) -> Self {
+        let header_labels: Box<[Arc<str>]> = config.header_labels.iter().map(|label| label.name().into()).collect();
         let series: HashMap<_, _> = families::all()
             .map(|family| {
+                let further = if family.of_requests { &*header_labels } else { &[] };
+                let names = family.labels().map(Arc::from).chain(further.iter().cloned()).collect();
                 let series = match family.kind {
                     Type::Counter | Type::SecondsCounter => Series::Counters(SeriesOf::default()),
                     Type::Histogram(set) => Series::Histograms(set.bounds(&config.buckets).into(), SeriesOf::default()),
                     Type::Gauge => Series::None,
                 };
-                (family.name, (family, series))
+                (family.name, Entry { family, names, series })
             })
             .collect();
         let mut store = Self {
             series,
             workloads: Mutex::default(),
             caps: HashMap::new(),
+            header_labels,
             ttl: config.series_ttl,
             generation: AtomicU64::new(0),
         };
-        for (label, most) in [
+        let names = [
             ("gen_ai_request_model", config.max_models),
             ("gen_ai_response_model", config.max_models),
             ("finish_reason", MAX_FINISH_REASONS),
-        ] {
-            let dropped = store.counter(&families::own::SERIES_DROPPED, &[label]);
+        ];
+        let headers = config.header_labels.iter().map(|label| (label.name(), label.max_values));
+        let capped: Vec<(Arc<str>, usize)> = names
+            .map(|(label, most)| (label.into(), most))
+            .into_iter()
+            .chain(headers.map(|(l, m)| (l.into(), m)))
+            .collect();
+        for (label, most) in capped {
+            let dropped = store.counter(&families::own::SERIES_DROPPED, &[&label]);
             store.caps.insert(label, Cap { most, values: Mutex::default(), dropped });
         }
         store
@@ -120,7 +152,7 @@ impl Store {
     /// The counter with these label values, in the order of the family's labels; made if there is none.
     pub(super) fn counter(&self, family: &'static Family, labels: &[&str]) -> Arc<Counter> {
         match self.series.get(family.name) {
-            Some((_, Series::Counters(series))) => get(series, labels, Counter::default),
+            Some(Entry { series: Series::Counters(series), .. }) => get(series, labels, Counter::default),
             // Not reached: `families` holds every family, and callers name counters here.
             _ => Arc::default(),
         }
@@ -129,7 +161,9 @@ impl Store {
     /// The histogram with these label values, in the order of the family's labels; made if there is none.
     pub(super) fn histogram(&self, family: &'static Family, labels: &[&str]) -> Arc<Histogram> {
         match self.series.get(family.name) {
-            Some((_, Series::Histograms(bounds, series))) => get(series, labels, || Histogram::new(Arc::clone(bounds))),
+            Some(Entry { series: Series::Histograms(bounds, series), .. }) => {
+                get(series, labels, || Histogram::new(Arc::clone(bounds)))
+            }
             // Not reached, as above.
             _ => Arc::new(Histogram::new(Arc::default())),
         }
@@ -157,7 +191,7 @@ impl Store {
     ///
     /// # Errors
     /// [`OTHER`], which stands in for it; this is counted.
-    pub(super) fn admit(&self, label: &'static str, value: &Arc<str>) -> Result<(), &'static str> {
+    pub(super) fn admit(&self, label: &str, value: &Arc<str>) -> Result<(), &'static str> {
         let Some(cap) = self.caps.get(label) else { return Ok(()) };
         let mut values = lock(&cap.values);
         if !values.contains_key(value) {
@@ -186,9 +220,9 @@ impl Store {
             return;
         }
         let gone = |value: &Arc<str>| dead.contains(value);
-        for (family, series) in self.series.values() {
-            let Some(index) = family.labels.iter().position(|label| *label == WORKLOAD) else { continue };
-            match series {
+        for entry in self.series.values() {
+            let Some(index) = entry.index(WORKLOAD) else { continue };
+            match &entry.series {
                 Series::Counters(series) => write(series).retain(|labels, _| !gone(&labels[index])),
                 Series::Histograms(_, series) => write(series).retain(|labels, _| !gone(&labels[index])),
                 Series::None => {}
@@ -203,11 +237,11 @@ impl Store {
         for (label, cap) in &self.caps {
             let mut values = lock(&cap.values);
             values.retain(|value, ()| {
-                self.series.values().any(|(family, series)| {
-                    let Some(index) = family.labels.iter().position(|name| name == label) else { return false };
-                    match series {
+                self.series.values().any(|entry| {
+                    let Some(index) = entry.index(label) else { return false };
+                    match &entry.series {
                         Series::Counters(series) => read(series).keys().any(|labels| labels[index] == *value),
-                        // Each request has a counter with its models: no need to search histograms.
+                        // Each request has a counter with its common labels: no need to search histograms.
                         Series::Histograms(..) | Series::None => false,
                     }
                 })
@@ -217,7 +251,7 @@ impl Store {
 
     /// Calls `visit` with the label values and value of each counter of `family`.
     pub(super) fn counters(&self, family: &'static Family, mut visit: impl FnMut(&[Arc<str>], u64)) {
-        if let Some((_, Series::Counters(series))) = self.series.get(family.name) {
+        if let Some(Entry { series: Series::Counters(series), .. }) = self.series.get(family.name) {
             for (labels, counter) in &*read(series) {
                 visit(labels, counter.get());
             }
@@ -226,26 +260,52 @@ impl Store {
 
     /// Calls `visit` with the label values and counts of each histogram of `family`.
     pub(super) fn histograms(&self, family: &'static Family, mut visit: impl FnMut(&[Arc<str>], HistogramSnapshot)) {
-        if let Some((_, Series::Histograms(_, series))) = self.series.get(family.name) {
+        if let Some(Entry { series: Series::Histograms(_, series), .. }) = self.series.get(family.name) {
             for (labels, histogram) in &*read(series) {
                 visit(labels, histogram.snapshot());
             }
         }
     }
 
+    /// The exemplars of all stored series.
+    pub(super) fn exemplars(&self) -> Exemplars {
+        let mut exemplars = Exemplars::default();
+        for Entry { family, series, .. } in self.series.values() {
+            let Series::Histograms(_, series) = series else { continue };
+            for (labels, histogram) in &*read(series) {
+                if let Some(buckets) = histogram.exemplars() {
+                    exemplars.insert(family.name, labels, buckets);
+                }
+            }
+        }
+        exemplars
+    }
+
+    /// Names of the labels of `family`, those from request headers included.
+    pub(super) fn labels(&self, family: &'static Family) -> &[Arc<str>] {
+        self.series.get(family.name).map_or(&[], |entry| &entry.names)
+    }
+
+    /// Labels from request headers, in the order of configuration.
+    pub(super) fn header_labels(&self) -> &[Arc<str>] {
+        &self.header_labels
+    }
+
     /// All stored series, as the exposition wants them.
     pub(super) fn collect(&self) -> Vec<proto::MetricFamily> {
         self.series
             .values()
-            .map(|(family, series)| {
+            .map(|entry @ Entry { family, series, .. }| {
                 let metrics = match series {
                     Series::Counters(series) => read(series)
                         .iter()
-                        .map(|(labels, counter)| sample(family, labels, counter_value(family, counter.get())))
+                        .map(|(labels, counter)| {
+                            value_sample(family, entry.pairs(labels), counter_value(family, counter.get()))
+                        })
                         .collect(),
                     Series::Histograms(_, series) => read(series)
                         .iter()
-                        .map(|(labels, histogram)| histogram_sample(family, labels, histogram))
+                        .map(|(labels, histogram)| histogram_sample(entry.pairs(labels), histogram))
                         .collect(),
                     Series::None => Vec::new(),
                 };
@@ -287,19 +347,23 @@ pub(super) fn family_of(family: &Family, metrics: Vec<proto::Metric>) -> proto::
     result
 }
 
-fn label_pairs<S: AsRef<str>>(family: &Family, values: &[S]) -> Vec<proto::LabelPair> {
-    let pair = |(name, value): (&&str, &S)| {
+fn label_pairs<'a, S: AsRef<str>>(names: impl Iterator<Item = &'a str>, values: &[S]) -> Vec<proto::LabelPair> {
+    let pair = |(name, value): (&str, &S)| {
         let mut pair = proto::LabelPair::default();
-        pair.set_name((*name).to_owned());
+        pair.set_name(name.to_owned());
         pair.set_value(value.as_ref().to_owned());
         pair
     };
-    family.labels.iter().zip(values).map(pair).collect()
+    names.zip(values).map(pair).collect()
 }
 
-/// One sample of a counter or gauge.
+/// One sample of a counter or gauge that is not of requests.
 pub(super) fn sample<S: AsRef<str>>(family: &Family, labels: &[S], value: f64) -> proto::Metric {
-    let mut metric = proto::Metric::from_label(label_pairs(family, labels));
+    value_sample(family, label_pairs(family.labels(), labels), value)
+}
+
+fn value_sample(family: &Family, labels: Vec<proto::LabelPair>, value: f64) -> proto::Metric {
+    let mut metric = proto::Metric::from_label(labels);
     if family.kind == Type::Gauge {
         let mut gauge = proto::Gauge::default();
         gauge.set_value(value);
@@ -312,7 +376,7 @@ pub(super) fn sample<S: AsRef<str>>(family: &Family, labels: &[S], value: f64) -
     metric
 }
 
-fn histogram_sample(family: &Family, labels: &[Arc<str>], histogram: &Histogram) -> proto::Metric {
+fn histogram_sample(labels: Vec<proto::LabelPair>, histogram: &Histogram) -> proto::Metric {
     let snapshot = histogram.snapshot();
     let mut cumulative = 0;
     let buckets = histogram.bounds().iter().zip(&snapshot.counts).map(|(bound, count)| {
@@ -326,7 +390,7 @@ fn histogram_sample(family: &Family, labels: &[Arc<str>], histogram: &Histogram)
     value.set_bucket(buckets.collect());
     value.set_sample_count(snapshot.count());
     value.set_sample_sum(snapshot.sum);
-    let mut metric = proto::Metric::from_label(label_pairs(family, labels));
+    let mut metric = proto::Metric::from_label(labels);
     metric.set_histogram(value);
     metric
 }

@@ -1,23 +1,20 @@
 //! From finished requests to series. The drain thread owns the recorder: once a combination of labels is known,
 //! recording a request takes no lock.
 
-use std::{
-    hash::{Hash, Hasher},
-    sync::Arc,
-    time::Duration,
-};
+use std::{hash::Hash, sync::Arc, time::Duration};
 
 use hashbrown::{Equivalent, HashMap};
 
 use super::{
     Shared,
-    families::{Family, requests as family},
+    exemplar::Witness,
+    families::{COMMON, Family, requests as family},
     registry::{OTHER, Workload},
     timing::{self, PHASES},
     value::{Counter, Histogram},
 };
 use crate::{
-    config::{Objective, ObjectiveKind},
+    config::{MAX_HEADER_LABELS, Objective, ObjectiveKind},
     request::record::{Operation, Outcome, RequestRecord},
 };
 
@@ -32,41 +29,57 @@ pub struct RequestRecorder {
 
 /// What the labels that all request families share are made of, names as they appear in the labels.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Key {
-    workload: Arc<str>,
+struct Common<S> {
+    workload: S,
     port: Option<u16>,
     operation: Operation,
-    request_model: Arc<str>,
-    response_model: Arc<str>,
+    request_model: S,
+    response_model: S,
+}
+
+impl<S: AsRef<str>> Common<S> {
+    fn map<'a, T>(&'a self, text: impl Fn(&'a str) -> T) -> Common<T> {
+        Common {
+            workload: text(self.workload.as_ref()),
+            port: self.port,
+            operation: self.operation,
+            request_model: text(self.request_model.as_ref()),
+            response_model: text(self.response_model.as_ref()),
+        }
+    }
+
+    /// In the order of [`COMMON`].
+    fn values(&self, record: &RequestRecord) -> [Arc<str>; COMMON.len()] {
+        [
+            self.workload.as_ref().into(),
+            record.connection.server_port().into(),
+            self.operation.as_str().into(),
+            self.request_model.as_ref().into(),
+            self.response_model.as_ref().into(),
+        ]
+    }
+}
+
+/// Identity of a group of series.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    common: Common<Arc<str>>,
+    /// Values of the labels from headers.
+    headers: Box<[Arc<str>]>,
 }
 
 /// A [`Key`] to look up with.
+#[derive(Hash)]
 struct KeyRef<'a> {
-    workload: &'a str,
-    port: Option<u16>,
-    operation: Operation,
-    request_model: &'a str,
-    response_model: &'a str,
-}
-
-impl Hash for KeyRef<'_> {
-    // As derived for `Key`: the same fields in the same order.
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.workload.hash(state);
-        self.port.hash(state);
-        self.operation.hash(state);
-        self.request_model.hash(state);
-        self.response_model.hash(state);
-    }
+    // As in `Key`: the same fields in the same order, so that both have the same hash.
+    common: Common<&'a str>,
+    headers: &'a [&'a str],
 }
 
 impl Equivalent<Key> for KeyRef<'_> {
     fn equivalent(&self, key: &Key) -> bool {
-        *self.workload == *key.workload
-            && self.port == key.port
-            && self.operation == key.operation
-            && *self.request_model == *key.request_model
-            && *self.response_model == *key.response_model
+        self.common == key.common.map(|text| text)
+            && self.headers.iter().copied().eq(key.headers.iter().map(AsRef::as_ref))
     }
 }
 
@@ -76,13 +89,14 @@ struct Names {
     request_models: HashMap<Arc<str>, ()>,
     response_models: HashMap<Arc<str>, ()>,
     finish_reasons: HashMap<Arc<str>, ()>,
+    headers: [HashMap<Arc<str>, ()>; MAX_HEADER_LABELS],
 }
 
 /// The name itself if its label may have it, else `_other`; empty if there is none.
 fn admitted<'a>(
     known: &mut HashMap<Arc<str>, ()>,
     shared: &Shared,
-    label: &'static str,
+    label: &str,
     name: Option<&'a Arc<str>>,
 ) -> &'a str {
     let Some(name) = name else { return "" };
@@ -122,8 +136,14 @@ impl RequestRecorder {
         let names = &mut self.names;
         // A response model that says nothing new is dropped, before it could take up room.
         let response_model = record.response_model.as_ref().filter(|name| record.request_model.as_ref() != Some(*name));
-        let key = KeyRef {
-            workload: &record.connection.workload,
+        let mut headers = [""; MAX_HEADER_LABELS];
+        let labels = shared.store.header_labels();
+        for (index, label) in labels.iter().enumerate().take(MAX_HEADER_LABELS) {
+            let value = record.labels.get(index).and_then(|label| label.value.as_ref());
+            headers[index] = admitted(&mut names.headers[index], &shared, label, value);
+        }
+        let common = Common {
+            workload: &*record.connection.workload,
             port: record.connection.server.map(|address| address.port()),
             operation: record.operation,
             request_model: admitted(
@@ -134,6 +154,7 @@ impl RequestRecorder {
             ),
             response_model: admitted(&mut names.response_models, &shared, "gen_ai_response_model", response_model),
         };
+        let key = KeyRef { common, headers: &headers[..labels.len().min(MAX_HEADER_LABELS)] };
         let mut group = match self.groups.get_mut(&key) {
             Some(group) if group.workload.touch(now) => Some(group),
             _ => None,
@@ -143,13 +164,8 @@ impl RequestRecorder {
             Some(group) => group,
             None => {
                 let fresh = Group::new(&shared, &key, record, now);
-                let owned = Key {
-                    workload: Arc::clone(&record.connection.workload),
-                    port: key.port,
-                    operation: key.operation,
-                    request_model: key.request_model.into(),
-                    response_model: key.response_model.into(),
-                };
+                let headers = key.headers.iter().copied().map(Arc::from).collect();
+                let owned = Key { common: key.common.map(Arc::from), headers };
                 self.groups.entry(owned).insert(fresh).into_mut()
             }
         };
@@ -161,7 +177,7 @@ impl RequestRecorder {
 /// no series.
 struct Group {
     workload: Arc<Workload>,
-    labels: [Arc<str>; 5],
+    labels: Labels,
     histograms: [Option<Arc<Histogram>>; HISTOGRAMS.len()],
     counters: [Option<Arc<Counter>>; COUNTERS.len()],
     phases: [Option<Arc<Histogram>>; PHASES.len()],
@@ -203,13 +219,10 @@ impl Group {
     fn new(shared: &Shared, key: &KeyRef<'_>, record: &RequestRecord, now: Duration) -> Self {
         Self {
             workload: shared.store.workload(&record.connection.workload, now),
-            labels: [
-                Arc::clone(&record.connection.workload),
-                record.connection.server_port().into(),
-                key.operation.as_str().into(),
-                key.request_model.into(),
-                key.response_model.into(),
-            ],
+            labels: Labels {
+                common: key.common.values(record),
+                headers: key.headers.iter().copied().map(Arc::from).collect(),
+            },
             histograms: Default::default(),
             counters: Default::default(),
             phases: Default::default(),
@@ -227,14 +240,16 @@ impl Group {
             return;
         }
         let times = timing::Times::of(record);
+        let witness = Witness::of(record, shared.wall);
+        let witness = witness.as_ref();
         if let Some(time) = times.duration {
-            self.duration(shared, record).observe(time.as_secs_f64());
+            self.duration(shared, record).observe_with(time.as_secs_f64(), witness);
         }
         for (index, time) in
             [(TTFT, times.ttft), (TPOT, times.tpot), (TTFB, times.ttfb), (FIRST_CONTENT, times.first_content)]
         {
             if let Some(time) = time {
-                self.histogram(shared, index).observe(time.as_secs_f64());
+                self.histogram(shared, index).observe_with(time.as_secs_f64(), witness);
             }
         }
         if record.gaps.count > 0 {
@@ -247,15 +262,15 @@ impl Group {
         for (index, time) in times.phases.iter().enumerate() {
             if let Some(time) = time {
                 let labels = &self.labels;
-                let new = || shared.store.histogram(&family::PHASE, &with(labels, &[PHASES[index]]));
-                self.phases[index].get_or_insert_with(new).observe(time.as_secs_f64());
+                let new = || shared.store.histogram(&family::PHASE, &labels.with(&[PHASES[index]]));
+                self.phases[index].get_or_insert_with(new).observe_with(time.as_secs_f64(), witness);
             }
         }
         for (index, objective) in shared.objectives.iter().enumerate() {
             if let Some(good) = judge(objective, &times, record.outcome) {
                 let labels = &self.labels;
                 let result = if good { "good" } else { "bad" };
-                let new = || shared.store.counter(&family::SLO, &with(labels, &[&objective.name, result]));
+                let new = || shared.store.counter(&family::SLO, &labels.with(&[&objective.name, result]));
                 self.objectives[index][usize::from(good)].get_or_insert_with(new).add(1);
             }
         }
@@ -267,7 +282,7 @@ impl Group {
         let status = record.status;
         let new = || {
             let code = status.map_or(String::new(), code);
-            shared.store.counter(&family::REQUESTS, &with(labels, &[record.outcome.as_str(), &code]))
+            shared.store.counter(&family::REQUESTS, &labels.with(&[record.outcome.as_str(), &code]))
         };
         self.requests.entry((record.outcome, status.filter(is_status))).or_insert_with(new).add(1);
 
@@ -285,7 +300,7 @@ impl Group {
         for (index, count) in tokens.into_iter().enumerate() {
             if let Some(count) = count {
                 let labels = &self.labels;
-                let new = || shared.store.counter(&family::TOKENS, &with(labels, &[TOKEN_TYPES[index]]));
+                let new = || shared.store.counter(&family::TOKENS, &labels.with(&[TOKEN_TYPES[index]]));
                 self.tokens[index].get_or_insert_with(new).add(count);
             }
         }
@@ -301,7 +316,7 @@ impl Group {
             let counter = match self.finish_reasons.get(name) {
                 Some(counter) => counter,
                 None => {
-                    let counter = shared.store.counter(&family::FINISH_REASONS, &with(&self.labels, &[name]));
+                    let counter = shared.store.counter(&family::FINISH_REASONS, &self.labels.with(&[name]));
                     self.finish_reasons.entry(name.into()).or_insert(counter)
                 }
             };
@@ -311,12 +326,12 @@ impl Group {
 
     fn histogram(&mut self, shared: &Shared, index: usize) -> &Histogram {
         let labels = &self.labels;
-        self.histograms[index].get_or_insert_with(|| shared.store.histogram(HISTOGRAMS[index], &with(labels, &[])))
+        self.histograms[index].get_or_insert_with(|| shared.store.histogram(HISTOGRAMS[index], &labels.with(&[])))
     }
 
     fn counter(&mut self, shared: &Shared, index: usize) -> &Counter {
         let labels = &self.labels;
-        self.counters[index].get_or_insert_with(|| shared.store.counter(COUNTERS[index], &with(labels, &[])))
+        self.counters[index].get_or_insert_with(|| shared.store.counter(COUNTERS[index], &labels.with(&[])))
     }
 
     fn duration(&mut self, shared: &Shared, record: &RequestRecord) -> &Histogram {
@@ -328,14 +343,23 @@ impl Group {
                 Outcome::HttpError => status.map_or_else(|| record.outcome.as_str().to_owned(), code),
                 other => other.as_str().to_owned(),
             };
-            shared.store.histogram(&family::DURATION, &with(labels, &[&error]))
+            shared.store.histogram(&family::DURATION, &labels.with(&[&error]))
         })
     }
 }
 
-/// Common labels, then those of one family.
-fn with<'a>(labels: &'a [Arc<str>; 5], own: &[&'a str]) -> Vec<&'a str> {
-    labels.iter().map(|label| &**label).chain(own.iter().copied()).collect()
+/// Values of the labels that all series of a group share.
+struct Labels {
+    common: [Arc<str>; COMMON.len()],
+    headers: Box<[Arc<str>]>,
+}
+
+impl Labels {
+    /// Those of a series of a family with labels of its own.
+    fn with<'a>(&'a self, own: &[&'a str]) -> Vec<&'a str> {
+        let text = |label: &'a Arc<str>| &**label;
+        self.common.iter().map(text).chain(own.iter().copied()).chain(self.headers.iter().map(text)).collect()
+    }
 }
 
 fn is_status(status: &u16) -> bool {

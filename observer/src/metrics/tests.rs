@@ -45,7 +45,7 @@ impl Bench {
         let mut all = Vec::new();
         for family in families::all() {
             self.metrics.histograms(family, |labels, histogram| {
-                let own = labels.get(5).map_or(String::new(), |own| format!(":{own}"));
+                let own = labels.get(families::COMMON.len()).map_or(String::new(), |own| format!(":{own}"));
                 let name = family.name.trim_start_matches("gen_ai_server_").trim_start_matches("llm_");
                 all.push((format!("{name}{own}"), histogram.count(), histogram.sum));
             });
@@ -441,7 +441,8 @@ fn objectives_judge_what_reached_them() {
     bench.recorder.record(&RequestRecord { outcome: Outcome::Incomplete, ..request() });
     let mut found = Vec::new();
     bench.metrics.counters(&families::requests::SLO, |labels, count| {
-        found.push(format!("{} {} {count}", labels[5], labels[6]));
+        let [slo, result] = &labels[families::COMMON.len()..] else { panic!("{labels:?}") };
+        found.push(format!("{slo} {result} {count}"));
     });
     found.sort();
     assert_eq!(found, ["first good 2", "token bad 2", "whole bad 1"]);
@@ -465,8 +466,11 @@ fn the_table_is_sound() {
         assert_eq!(family.name.ends_with("_total"), counts, "{}", family.name);
         assert!(family.kind != families::Type::SecondsCounter || family.name.ends_with("_seconds_total"));
         assert!(!family.help.contains(['|', '\n']) && !family.help.is_empty(), "{}", family.name);
-        let labels: BTreeSet<_> = family.labels.iter().collect();
-        assert_eq!(labels.len(), family.labels.len(), "{}", family.name);
+        let labels: BTreeSet<_> = family.labels().collect();
+        assert_eq!(labels.len(), family.labels().count(), "{}", family.name);
+        for label in labels {
+            assert!(crate::config::TAKEN.contains(&label), "a header's label could be named {label}, too");
+        }
     }
     let bench = bench(&MetricsConfig::default(), &[]);
     let exposition = Exposition::new(Arc::clone(&bench.metrics.shared));
@@ -479,3 +483,5 @@ fn the_table_is_sound() {
 fn docs_of_metrics_are_current() {
     crate::docs::assert_current("metrics.md", &document());
 }
+
+mod labels;

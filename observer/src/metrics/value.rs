@@ -1,12 +1,15 @@
-//! Values on atomics: written by the drain thread, read by scrapes, without locks.
+//! Values on atomics: written by the drain thread, read by scrapes, without locks; but for exemplars, which only
+//! requests with an id have.
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
+
+use super::exemplar::{self, Witness};
 
 /// A count that only grows.
 #[derive(Debug, Default)]
@@ -58,6 +61,7 @@ pub struct Histogram {
     bounds: Arc<[f64]>,
     counts: Box<[AtomicU64]>,
     sum: AtomicU64,
+    exemplars: Mutex<Option<exemplar::Buckets>>,
 }
 
 /// A histogram at one moment.
@@ -82,7 +86,7 @@ impl Histogram {
     #[must_use]
     pub fn new(bounds: Arc<[f64]>) -> Self {
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
-        Self { bounds, counts, sum: AtomicU64::new(0f64.to_bits()) }
+        Self { bounds, counts, sum: AtomicU64::new(0f64.to_bits()), exemplars: Mutex::new(None) }
     }
 
     /// Its upper bounds.
@@ -93,9 +97,30 @@ impl Histogram {
 
     /// Adds one sample.
     pub fn observe(&self, value: f64) {
+        let _bucket = self.add(value);
+    }
+
+    /// Adds one sample of the request that `witness` names. Only where there is one is a lock taken, which nobody
+    /// holds for longer than copying the exemplars of this histogram takes.
+    pub(super) fn observe_with(&self, value: f64, witness: Option<&Witness>) {
+        let bucket = self.add(value);
+        if let Some(witness) = witness {
+            let mut exemplars = self.exemplars.lock().unwrap_or_else(PoisonError::into_inner);
+            let places = exemplars.get_or_insert_with(|| vec![None; self.counts.len()].into());
+            exemplar::put(&mut places[bucket], value, witness);
+        }
+    }
+
+    /// Its exemplars, if it has any.
+    pub(super) fn exemplars(&self) -> Option<exemplar::Buckets> {
+        self.exemplars.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn add(&self, value: f64) -> usize {
         let bucket = self.bounds.partition_point(|bound| *bound < value);
         self.counts[bucket].fetch_add(1, Relaxed);
         self.add_sum(value);
+        bucket
     }
 
     /// Adds samples that are sorted into this histogram's buckets already. `false`: these are other buckets, and

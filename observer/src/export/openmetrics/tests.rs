@@ -199,6 +199,35 @@ fn openmetrics_names_families_without_total_and_ends() {
 }
 
 #[test]
+fn exemplars_stand_behind_their_buckets_in_openmetrics_only() {
+    let metrics = full();
+    let mut recorder = metrics.recorder();
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    recorder.record(&RequestRecord {
+        trace_id: Some(trace.into()),
+        request_id: Some("a \"b\" \\".into()),
+        ..request()
+    });
+    let text = scrape(&metrics, Format::OpenMetrics("1.0.0"));
+    let with: Vec<_> = text.lines().filter(|line| line.contains(" # ")).filter(|line| !line.starts_with('#')).collect();
+    // Each latency once, of which there are ten.
+    assert_eq!(with.len(), 10, "{with:#?}");
+    for line in &with {
+        assert!(line.contains("_seconds_bucket{") && line.contains("le=\""), "{line}");
+    }
+    let first = with.iter().find(|line| line.starts_with("gen_ai_server_time_to_first_token_seconds")).unwrap();
+    let (sample, exemplar) = first.split_once(" # ").unwrap();
+    assert!(sample.ends_with("le=\"0.1\"} 2"), "{first}");
+    let labels = format!("{{trace_id=\"{trace}\",request_id=\"a \\\"b\\\" \\\\\"}} 0.1 ");
+    let time = exemplar.strip_prefix(&labels).unwrap_or_else(|| panic!("{exemplar} does not begin with {labels}"));
+    assert!(time.parse::<f64>().unwrap() > 0.0 && time.split('.').nth(1).unwrap().len() == 3, "{time}");
+    // Told again, it is the same: Prometheus would take another time for another exemplar.
+    let again = scrape(&metrics, Format::OpenMetrics("1.0.0"));
+    assert!(again.lines().any(|line| line == *first), "{first}");
+    assert!(!scrape(&metrics, Format::Text).contains(trace));
+}
+
+#[test]
 fn promtool_has_no_complaint() {
     let child = Command::new("promtool")
         .args(["check", "metrics"])
