@@ -1,6 +1,6 @@
 //! The observer's request log, read by its documented keys.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Deserialize;
 
@@ -45,6 +45,7 @@ pub struct RequestLine {
     pub unsent_stamps: Option<u64>,
     pub request_id: Option<String>,
     pub trace_id: Option<String>,
+    pub labels: BTreeMap<String, Option<String>>,
     pub chunk_times_ns: Vec<u64>,
     pub chunk_unsent: Vec<usize>,
 }
