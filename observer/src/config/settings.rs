@@ -131,7 +131,7 @@ pub const SETTINGS: &[Setting] = &[
         env: "OBSERVER_METRICS_HEADER_LABELS",
         flag: "",
         kind: Kind::HeaderLabels,
-        help: "Request headers whose values become labels of all families of requests and go to the request log, at most three, none that may carry a secret: header, label (empty: the header's name with _ for what labels may not have), max_values (32; further values become _other) and hash (false; true: 16 hex digits of the value's SHA-256 stand in for it, or of its HMAC-SHA-256 where metrics.hash_key_file is set); in the variable header:label:max_values:hash, comma-separated, of which all but the header can be left out. A value that is longer than 128 bytes or not printable ASCII is left out.",
+        help: "Request headers whose values become labels of all families of requests and go to the request log, at most three, none that may carry a secret. Series multiply with each, up to the product of all max_values. Each has: header, label (empty: the header's name with _ for what labels may not have), max_values (32; further values become _other) and hash (false; true: 16 hex digits of the value's SHA-256 stand in for it, or of its HMAC-SHA-256 where metrics.hash_key_file is set); in the variable header:label:max_values:hash, comma-separated, of which all but the header can be left out. A value that is longer than 128 bytes or not printable ASCII is left out.",
     },
     Setting {
         key: "metrics.hash_key_file",

@@ -114,3 +114,19 @@ fn only_latencies_of_requests_with_ids_have_exemplars() {
     bench.recorder.record(&RequestRecord { request_id: Some("r2".into()), outcome: Outcome::Incomplete, ..request() });
     assert!(!format!("{:?}", bench.metrics.exemplars()).contains("r2"));
 }
+
+#[test]
+fn reasons_to_finish_have_a_cap() {
+    let mut bench = bench(&MetricsConfig::default(), &[]);
+    let reasons = || (0..40).map(|number| format!("reason {number}").into());
+    bench.recorder.record(&RequestRecord { finish_reasons: reasons().collect(), ..request() });
+    let mut found = BTreeSet::new();
+    bench.metrics.counters(&families::requests::FINISH_REASONS, |labels, count| {
+        let [.., reason] = labels else { panic!("{labels:?}") };
+        found.insert((reason.to_string(), count));
+    });
+    let mut expected: BTreeSet<_> = (0..32).map(|number| (format!("reason {number}"), 1)).collect();
+    expected.insert(("_other".to_owned(), 8));
+    assert_eq!(found, expected);
+    assert!(bench.text().contains("observer_series_dropped_total{label=\"finish_reason\"} 8\n"));
+}
