@@ -29,6 +29,7 @@ const CASES: &[Case] = &[
     case("/v1/responses", false, "completed", true, true),
     case("/v1/messages", true, "end_turn", true, false),
     case("/v1/messages", false, "end_turn", true, false),
+    case("/api/chat", true, "stop", false, false),
     case("/api/chat", false, "stop", false, false),
     case("/generate_stream", true, "eos_token", false, false),
     case("/generate", true, "stop", true, false),
