@@ -64,6 +64,10 @@ pub trait Dialect: Sync {
     fn anchors(&self) -> &'static [Anchor] {
         &[]
     }
+    /// Whether each event repeats all that came before, so that its text alone does not make it a token.
+    fn repeats(&self) -> bool {
+        false
+    }
     /// Whether an event's data (no JSON then) says that the stream is complete.
     fn is_done(&self, data: &[u8]) -> bool {
         data.trim_ascii() == b"[DONE]"
@@ -99,6 +103,8 @@ pub struct Facts {
     pub progress: Option<u64>,
     /// Which of several prompts this event answers, where each has a stream of its own in this one.
     pub part: Option<u64>,
+    /// Its number, where each event of a stream has the next one, from 0 on.
+    pub sequence: Option<u64>,
     /// The model that was named last, in this or in an earlier one, so that the same name is not allocated again.
     model: Option<Arc<str>>,
     /// This one named it.
@@ -146,7 +152,7 @@ impl Facts {
     /// Forgets all; buffers stay.
     pub fn reset(&mut self) {
         (self.content, self.reasoning, self.error, self.named) = (false, false, false, false);
-        (self.done, self.control, self.progress, self.part) = (false, false, None, None);
+        (self.done, self.control, self.progress, self.part, self.sequence) = (false, false, None, None, None);
         (self.usage, self.input_parts) = (Usage::default(), [None; 3]);
         (self.kind, self.text, self.sums, self.missed) = (None, false, false, false);
         self.finish.clear();

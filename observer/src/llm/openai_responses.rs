@@ -21,7 +21,7 @@ pub(super) const ROUTES: &[Route] = &[Route::new("/responses", Operation::Chat, 
 ])];
 
 /// `model` is none of them: tools have models, too; nor is `status`, which each item has.
-const ANCHORS: &[Anchor] = &[Anchor { path: &["usage"] }];
+const ANCHORS: &[Anchor] = &[Anchor { path: &["usage"] }, Anchor { path: &["sequence_number"] }];
 
 impl Dialect for OpenAiResponses {
     fn name(&self) -> &'static str {
@@ -40,6 +40,7 @@ impl Dialect for OpenAiResponses {
                 facts.error |= matches!(name, "error" | "response.failed");
                 facts.done |= matches!(name, "response.completed" | "response.incomplete" | "response.failed");
             }
+            (1, b"sequence_number") => facts.sequence = value.unsigned(),
             // The rest is the response as in an answer, under a key of its own; or behind a gap.
             (1, _) => facts.error |= key == b"error" && is_error(value),
             _ => of_response(path, value, facts),

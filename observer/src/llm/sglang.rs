@@ -83,6 +83,10 @@ impl Dialect for Sglang {
         facts.count(count, value, slot.is_some());
     }
 
+    fn repeats(&self) -> bool {
+        true
+    }
+
     fn anchors(&self) -> &'static [Anchor] {
         ANCHORS
     }

@@ -176,20 +176,42 @@ impl Stream<'_> {
         }
         let shown = self.scan(event, false);
         let mut token = shown;
+        let cut = self.cut.take().filter(|_| event.rest);
+        let same_call = cut.is_some_and(|cut| cut.call == self.write.call);
+        let sequence = self.scratch.facts.sequence;
+        let alone = match cut {
+            // A later event may tell.
+            Some(_) if same_call && sequence.is_none() => false,
+            _ => {
+                // It goes on elsewhere, or is another event than the one before the hole.
+                let other = self.before.sequence.is_some_and(|before| Some(before) != sequence);
+                if cut.is_some() && (!same_call || other) {
+                    self.exchange.hides_something();
+                }
+                self.exchange.in_sequence(sequence)
+            }
+        };
         let mut last = self.scratch.facts.done || self.scratch.facts.error;
-        if event.rest
-            && let Some(cut) = self.cut.take()
-        {
+        if let Some(cut) = cut {
             last |= cut.last;
             self.exchange.learn(self.before);
+            if self.before.done {
+                self.exchange.goes_on(false);
+            }
             if !cut.last {
                 self.exchange.hides_counts();
             }
-            if cut.last || cut.call == self.write.call {
+            if cut.last || same_call {
                 // Whichever event showed it, it ended here or, in the hole, at this very time.
                 token = cut.token.or(token);
-            } else if token.is_none() {
-                self.exchange.may_hold_tokens(self.write);
+            }
+            let no_token = self.before.is_no_token() || self.scratch.facts.is_no_token();
+            if token.is_none() && !last && !(same_call && no_token) {
+                // Its text may be in the hole.
+                self.exchange.hides_something();
+                if alone || !same_call {
+                    self.exchange.may_hold_tokens(self.write);
+                }
             }
         }
         let facts = &mut self.scratch.facts;
@@ -201,7 +223,7 @@ impl Stream<'_> {
         }
         let normal = shown.is_some() || facts.done || !facts.finish.is_empty() || facts.has_counts();
         if normal && !facts.error {
-            self.exchange.goes_on();
+            self.exchange.goes_on(event.rest && shown.is_none());
         }
         self.exchange.learn(facts);
     }
@@ -213,9 +235,16 @@ impl Stream<'_> {
         let earlier = self.cut.take();
         let was_last = earlier.is_some_and(|earlier| earlier.last);
         let last = was_last || self.exchange.is_last() || facts.done || facts.error;
+        if facts.sequence.is_some() {
+            self.exchange.in_sequence(facts.sequence);
+        }
         self.exchange.hides_counts();
         if !last {
+            self.exchange.before_hole();
             self.exchange.hides(self.write);
+        } else if !self.exchange.is_last() {
+            // Until it is known to have ended.
+            self.exchange.hides_end();
         }
         if !was_last {
             std::mem::swap(self.before, facts);
@@ -250,7 +279,7 @@ impl Stream<'_> {
                 self.exchange.may_hold_tokens(self.write);
             }
             facts.content &= advances == Some(true);
-        } else if self.exchange.has_progress() && (cut || event.rest || event.partial) {
+        } else if dialect.repeats() && (cut || event.rest || event.partial) && self.exchange.may_have_tokens() {
             // Text that was sent before, or not.
             facts.content = false;
         }

@@ -46,13 +46,27 @@ pub(super) enum Ending {
 struct Hidden {
     /// The latest call that may have handed over a token event, and did not for certain.
     token: Option<u64>,
-    /// An error, or the mark that the stream is complete.
-    end: bool,
+    /// An error.
+    error: bool,
+    /// The mark that the stream is complete.
+    done: bool,
     /// Newer token counts.
     usage: bool,
-    /// How far generation came with this call.
+    /// How far generation came, since this call.
     progress: Option<u64>,
     /// The first event that is not reasoning.
+    content: Content,
+    /// What was known before the latest hole, while it may turn out to hide nothing but the inside of one event.
+    before: Option<Before>,
+}
+
+/// What was known before a hole.
+#[derive(Clone, Copy, Debug)]
+struct Before {
+    counts_tokens: bool,
+    token: Option<u64>,
+    error: bool,
+    done: bool,
     content: Content,
 }
 
@@ -107,6 +121,8 @@ pub(super) struct Exchange {
     hidden: Hidden,
     /// How far generation came, where events say that.
     progress: u64,
+    /// The number of the last event, where they have one.
+    sequence: Option<u64>,
     token_events: u64,
     coalesced: u64,
     gaps: Gaps,
@@ -222,9 +238,9 @@ impl Exchange {
         if farther && !known { None } else { Some(farther) }
     }
 
-    /// Whether events say how far generation came.
-    pub(super) fn has_progress(&self) -> bool {
-        self.progress > 0
+    /// Whether there were token events, or may have been.
+    pub(super) fn may_have_tokens(&self) -> bool {
+        self.token_events > 0 || self.hidden.progress.is_some()
     }
 
     /// `write` may have handed over token events, any number of them.
@@ -244,7 +260,41 @@ impl Exchange {
     /// `write` handed over bytes that may have held any events.
     pub(super) fn hides(&mut self, write: &Write) {
         self.may_hold_tokens(write);
-        (self.hidden.end, self.hidden.progress) = (true, Some(write.call));
+        self.hides_end();
+        self.hidden.progress.get_or_insert(write.call);
+    }
+
+    /// Bytes may have held an error, or the mark that the stream is complete.
+    pub(super) fn hides_end(&mut self) {
+        (self.hidden.error, self.hidden.done) = (true, true);
+    }
+
+    /// A hole follows. To be called before what it hides is told.
+    pub(super) fn before_hole(&mut self) {
+        let Hidden { token, error, done, content, .. } = self.hidden;
+        self.hidden.before = Some(Before { counts_tokens: self.counts_tokens, token, error, done, content });
+    }
+
+    /// What the last hole hid matters, even if it is of one event only.
+    pub(super) fn hides_something(&mut self) {
+        self.hidden.before = None;
+    }
+
+    /// An event has the number `sequence`, or none. If it is the next one, or still the same, the last hole hid no
+    /// event: all is as it was before it. Whether that is so.
+    pub(super) fn in_sequence(&mut self, sequence: Option<u64>) -> bool {
+        let before = self.hidden.before.take();
+        let Some(sequence) = sequence else { return false };
+        let last = self.sequence.replace(sequence);
+        let follows = last == Some(sequence) || last.map_or(Some(0), |last| last.checked_add(1)) == Some(sequence);
+        let Some(Before { counts_tokens, token, error, done, content }) = before.filter(|_| follows) else {
+            return false;
+        };
+        self.counts_tokens = counts_tokens;
+        // Unless it is known by now that the call handed one over.
+        let token = self.hidden.token.and(token);
+        self.hidden = Hidden { token, error, done, content, ..self.hidden };
+        true
     }
 
     /// Bytes may have held newer token counts.
@@ -252,9 +302,10 @@ impl Exchange {
         self.hidden.usage = true;
     }
 
-    /// What follows would not follow an error.
-    pub(super) fn goes_on(&mut self) {
-        self.hidden.end = false;
+    /// What follows would not follow an error; nor the mark that the stream is complete, unless it may be that itself.
+    pub(super) fn goes_on(&mut self, may_be_last: bool) {
+        self.hidden.error = false;
+        self.hidden.done &= may_be_last;
     }
 
     /// `call`, if any, may have handed over a token event: so did, for certain, any earlier one that may have, or the
@@ -326,7 +377,8 @@ impl Exchange {
     ) -> Option<RequestRecord> {
         let route = self.route.filter(|_| self.is_llm())?;
         self.doubt(None);
-        if self.hidden.end && !self.error {
+        let left = matches!(ending, Ending::ClientGone { .. });
+        if !self.error && (self.hidden.error || (left && self.hidden.done && !self.done)) {
             self.incomplete(IncompleteReason::TokenGap);
         }
         if self.hidden.usage {

@@ -12,7 +12,7 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 
-use crate::harness::{Host, STREAM_HEAD, at, chat, chunk, content, delta, done, event, finish, ms};
+use crate::harness::{Host, STREAM_HEAD, at, chat, chunk, content, delta, done, event, finish, ms, request};
 
 const LINES_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
 const END: &str = crate::harness::END;
@@ -168,6 +168,48 @@ fn token_counts_that_may_be_old_are_none() {
     }
 }
 
+/// The first events of OpenAI's responses repeat instructions and tools of the request. Numbers show that the holes are
+/// inside of them.
+#[test]
+fn numbered_events_show_that_none_is_hidden() {
+    let echo = format!(r#""response":{{"model":"served","instructions":"{}","error":null}}"#, "x".repeat(20_000));
+    let named = |name: &str, rest: &str, n: u64, name_first: bool| {
+        let (name, n) = (format!(r#""type":"response.{name}""#), format!(r#""sequence_number":{n}"#));
+        let fields = if name_first { [&*name, &*n, rest] } else { [rest, &*n, &*name] };
+        format!("data: {{{}}}\n\n", fields.join(","))
+    };
+    for name_first in [true, false] {
+        for coalesced in [false, true] {
+            let delta = |n| named("output_text.delta", r#""delta":"a""#, n, name_first);
+            let mut host = Host::new();
+            host.read(0.0, request("/v1/responses", r#"{"input":"x","stream":true}"#));
+            host.write(1.0, STREAM_HEAD);
+            write(&mut host, 2.0, chunk(named("created", &echo, 0, name_first)));
+            let mut begun = named("in_progress", &echo, 1, name_first);
+            if coalesced {
+                // The end of the call is another event's, and the hole has a third.
+                begun += &(delta(2) + &named("content_part.added", &echo, 3, name_first));
+            }
+            write(&mut host, 3.0, chunk(begun));
+            let next = if coalesced { 4 } else { 2 };
+            for n in next..next + 3 {
+                write(&mut host, 10.0 * n as f64, chunk(delta(n)));
+            }
+            let usage = r#""response":{"error":null,"usage":{"input_tokens":9,"output_tokens":4}}"#;
+            write(&mut host, 99.0, chunk(named("completed", usage, next + 3, name_first)));
+            write(&mut host, 100.0, END);
+            if coalesced {
+                assert_token_gap(&host, "a token event is in the hole");
+                continue;
+            }
+            let record = host.record();
+            assert_eq!((record.api, record.outcome, record.token_events), ("openai_responses", Outcome::Ok, Some(3)));
+            assert_eq!((record.timeline.first, record.timeline.last), (Some(at(20.0)), Some(at(40.0))));
+            assert_eq!((record.usage.input, record.usage.output), (Some(9), Some(4)));
+        }
+    }
+}
+
 #[test]
 fn a_lost_call_has_no_time() {
     let mut host = begin(STREAM_HEAD);
@@ -197,32 +239,111 @@ fn lines_with_holes() {
 /// Kind, length of its text, usage or none.
 type Part = (u8, usize, Option<u64>);
 
-fn part((kind, length, usage): &Part, lines: bool) -> String {
-    let text = "ab\\n".repeat(length / 4);
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Api {
+    /// OpenAI's chat, as events and as lines.
+    Events,
+    Lines,
+    /// OpenAI's responses: numbered events.
+    Numbered,
+    /// SGLang: each event repeats all text.
+    Cumulative,
+}
+
+impl Api {
+    fn request(self) -> String {
+        match self {
+            Self::Events | Self::Lines => chat(true),
+            Self::Numbered => request("/v1/responses", r#"{"input":"x"}"#),
+            Self::Cumulative => request("/generate", r#"{"text":"x"}"#),
+        }
+    }
+
+    fn parts(self, parts: &[Part]) -> Vec<String> {
+        let (mut number, mut tokens) = (0, 0);
+        let parts = parts.iter().filter_map(|(kind, length, usage)| {
+            let text = "ab\\n".repeat(length / 4);
+            if *kind == 3 {
+                return Some(if self == Self::Lines { "\n".to_owned() } else { format!(": ping {text}\n\n") });
+            }
+            let json = match self {
+                Self::Events | Self::Lines if *kind == 8 => "[DONE]".to_owned(),
+                Self::Events | Self::Lines => chat_part(*kind, &text, *usage),
+                Self::Numbered => {
+                    number += 1;
+                    numbered_part(*kind, &text, number - 1, *usage)?
+                }
+                Self::Cumulative if *kind == 8 => "[DONE]".to_owned(),
+                Self::Cumulative => {
+                    // No progress now and then.
+                    tokens += if matches!(kind, 1 | 2 | 9) { usage.unwrap_or(1) % 4 } else { 0 };
+                    cumulative_part(*kind, &text, tokens)
+                }
+            };
+            match self {
+                Self::Lines if *kind == 8 => None,
+                Self::Lines => Some(format!("{json}\n")),
+                _ => Some(format!("data: {json}\n\n")),
+            }
+        });
+        parts.collect()
+    }
+}
+
+fn chat_part(kind: u8, text: &str, usage: Option<u64>) -> String {
     let usage = usage.map_or("null".to_owned(), |n| format!(r#"{{"prompt_tokens":9,"completion_tokens":{n}}}"#));
     let choice = |delta: String, finish: &str| {
         format!(
             r#"{{"model":"served","choices":[{{"index":0,"delta":{delta},"finish_reason":{finish}}}],"usage":{usage}}}"#
         )
     };
-    let json = match kind {
-        0 => choice(r#"{"role":"assistant","content":""}"#.to_owned(), "null"),
+    match kind {
+        0 => choice(format!(r#"{{"role":"assistant","content":"","padding":"{text}"}}"#), "null"),
         1 | 2 => choice(format!(r#"{{"reasoning":"hm{text}"}}"#), "null"),
-        3 if lines => return "\n".to_owned(),
-        3 => return format!(": ping {text}\n\n"),
         4 => choice(format!(r#"{{"reasoning":"hm","content":"x{text}"}}"#), "null"),
         5 => choice("{}".to_owned(), "\"stop\""),
         6 => format!(r#"{{"choices":[],"usage":{usage}}}"#),
         7 => format!(r#"{{"error":{{"message":"x{text}","code":500}}}}"#),
-        8 => "[DONE]".to_owned(),
         _ => choice(format!(r#"{{"content":"x{text}"}}"#), "null"),
+    }
+}
+
+fn numbered_part(kind: u8, text: &str, number: u64, usage: Option<u64>) -> Option<String> {
+    let usage = usage.map_or("null".to_owned(), |n| format!(r#"{{"input_tokens":9,"output_tokens":{n}}}"#));
+    let echo = format!(r#""response":{{"instructions":"{text}","error":null,"usage":{usage}}}"#);
+    let (name, rest) = match kind {
+        0 => ("response.in_progress", format!(r#""response":{{"instructions":"{text}","error":null,"usage":null}}"#)),
+        1 | 2 => ("response.reasoning_text.delta", format!(r#""delta":"hm{text}""#)),
+        4 => ("response.content_part.added", format!(r#""part":{{"text":"{text}"}}"#)),
+        5 => ("response.output_item.done", format!(r#""item":{{"text":"{text}"}}"#)),
+        6 => ("response.completed", echo),
+        7 => ("error", format!(r#""message":"x{text}""#)),
+        8 => return None,
+        _ => ("response.output_text.delta", format!(r#""delta":"x{text}""#)),
     };
-    if lines { format!("{json}\n") } else { format!("data: {json}\n\n") }
+    let name = format!(r#""type":"{name}""#);
+    // In either order, as servers have it.
+    Some(if text.len().is_multiple_of(8) {
+        format!(r#"{{{name},"sequence_number":{number},{rest}}}"#)
+    } else {
+        format!(r#"{{{rest},"sequence_number":{number},{name}}}"#)
+    })
+}
+
+fn cumulative_part(kind: u8, text: &str, tokens: u64) -> String {
+    let finish = if kind == 5 { r#"{"type":"stop"}"# } else { "null" };
+    let text = if tokens > 0 { format!("x{text}") } else { String::new() };
+    match kind {
+        7 => r#"{"error":{"message":"x"}}"#.to_owned(),
+        _ => format!(
+            r#"{{"text":"{text}","meta_info":{{"id":"x","finish_reason":{finish},"prompt_tokens":5,"completion_tokens":{tokens}}}}}"#
+        ),
+    }
 }
 
 #[derive(Clone, Debug)]
 struct Script {
-    lines: bool,
+    api: Api,
     parts: Vec<Part>,
     /// Events in each call, and whether it is cut anywhere rather than between events.
     calls: Vec<(usize, Option<prop::sample::Index>)>,
@@ -251,11 +372,12 @@ fn script() -> impl Strategy<Value = Script> {
     let end = (end, 0..300_usize, usage())
         .prop_map(|(kinds, length, usage)| kinds.into_iter().map(|kind| (kind, length, usage)).collect::<Vec<_>>());
     let calls = prop::collection::vec((1..5_usize, prop::option::weighted(0.2, any::<prop::sample::Index>())), 1..24);
+    let api = prop::sample::select(&[Api::Events, Api::Lines, Api::Numbered, Api::Cumulative][..]);
     let captured = prop::collection::vec((0..400_usize, 0..160_usize), 1..12);
-    (any::<bool>(), body, tokens, end, calls, captured, any::<bool>(), 0..6_u8, any::<prop::sample::Index>()).prop_map(
-        |(lines, body, tokens, end, calls, captured, chunked, ending, until)| {
+    (api, body, tokens, end, calls, captured, any::<bool>(), 0..6_u8, any::<prop::sample::Index>()).prop_map(
+        |(api, body, tokens, end, calls, captured, chunked, ending, until)| {
             let parts = [body, tokens, end].concat();
-            Script { lines, parts, calls, captured, chunked, ending, until }
+            Script { api, parts, calls, captured, chunked, ending, until }
         },
     )
 }
@@ -263,7 +385,7 @@ fn script() -> impl Strategy<Value = Script> {
 impl Script {
     /// The response's content, call by call.
     fn content(&self) -> Vec<String> {
-        let mut parts = self.parts.iter().filter(|part| !(self.lines && part.0 == 8)).map(|it| part(it, self.lines));
+        let mut parts = self.api.parts(&self.parts).into_iter();
         let (mut calls, mut carried) = (Vec::new(), String::new());
         for (events, cut) in self.calls.iter().cycle() {
             let begun = calls.len();
@@ -287,10 +409,12 @@ impl Script {
     fn run(&self, whole: bool) -> RequestRecord {
         let content = self.content();
         let length: usize = content.iter().map(String::len).sum();
-        let kind = if self.lines { "application/x-ndjson" } else { "text/event-stream" };
+        let kind = if self.api == Api::Lines { "application/x-ndjson" } else { "text/event-stream" };
         let framing =
             if self.chunked { "Transfer-Encoding: chunked".to_owned() } else { format!("Content-Length: {length}") };
-        let mut host = begin(&format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{framing}\r\n\r\n"));
+        let mut host = Host::new();
+        host.read(0.0, self.api.request());
+        host.write(1.0, format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{framing}\r\n\r\n"));
         let mut calls: Vec<_> =
             if self.chunked { content.iter().map(chunk).chain([END.to_owned()]).collect() } else { content };
         if self.ending > 2 {
@@ -322,7 +446,7 @@ impl Script {
 #[test]
 fn whatever_a_hole_hides_nothing_wrong_is_reported() {
     let mut runner = TestRunner::new(Config { cases: 2000, failure_persistence: None, ..Config::default() });
-    let [cut, told] = [Cell::new(0), Cell::new(0)];
+    let [cut, told] = [const { Cell::new(0) }; 2];
     let check = |script: Script| {
         let (truth, record) = (script.run(true), script.run(false));
         prop_assert_ne!(truth.outcome, Outcome::Incomplete);
