@@ -10,7 +10,7 @@ use clap::Args;
 /// What to set up.
 #[derive(Args)]
 pub(crate) struct SetupArgs {
-    /// Also what the tests run: tcpdump, Prometheus, curl, Python with servers and clients.
+    /// Also what the tests run: tcpdump, Prometheus, curl, nginx, llmposter, Python and Node servers and clients.
     #[arg(long)]
     tests: bool,
 }

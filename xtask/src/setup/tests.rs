@@ -1,63 +1,116 @@
-//! What the tests run: packet capture, Prometheus, Python servers and clients.
+//! What the tests run: packet capture, Prometheus, nginx, llmposter, Python and Node servers and clients.
 
-use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail};
 
 use super::action::{Action, carry_out, has_apt, know};
 use crate::{
     paths,
-    process::{note, run as execute, step, succeeds},
+    process::{cargo, note, run as execute, step, succeeds},
 };
+
+/// The release of llmposter that the tests run.
+const LLMPOSTER: &str = "0.5.0";
 
 /// Sees to it that all of it is there.
 pub(crate) fn run() -> Result<()> {
-    let missing: Vec<_> = ["tcpdump", "curl"].into_iter().filter(|program| paths::find(program).is_none()).collect();
+    let needed = [("tcpdump", "tcpdump"), ("curl", "curl"), ("node", "nodejs"), ("npm", "npm")];
+    let missing: Vec<_> =
+        needed.into_iter().filter(|(program, _)| paths::find(program).is_none()).map(|(_, package)| package).collect();
     if !missing.is_empty() {
         carry_out("install programs that tests run", &[Action::apt(&missing)])?;
     }
     if paths::find("prometheus").is_none() || paths::find("promtool").is_none() {
-        prometheus()?;
+        unpack("prometheus", &[("usr/bin/prometheus", "--version"), ("usr/bin/promtool", "--version")])?;
     }
+    if paths::find("nginx").is_none() {
+        carry_out("install what nginx links", &[Action::apt(&["libpcre2-8-0"])])?;
+        unpack("nginx", &[("usr/sbin/nginx", "-v")])?;
+    }
+    llmposter()?;
     python()?;
-    step("tests: tcpdump, curl, prometheus, promtool, Python packages");
+    node()?;
+    step("tests: tcpdump, curl, prometheus, promtool, nginx, llmposter, Python and Node packages");
     Ok(())
 }
 
-/// Unpacks the distribution's package below `target`. Installing it would start a service on this machine, and
-/// stopping that again would not be ours to do if somebody wants it.
-fn prometheus() -> Result<()> {
+/// Unpacks a distribution's package below `target` and links these of its programs, each of which must run with that
+/// flag. Installing it would start a service on this machine, and stopping that again would not be ours to do if
+/// somebody wants it.
+fn unpack(package: &str, wanted: &[(&str, &str)]) -> Result<()> {
     if !has_apt() {
-        bail!("tests need prometheus and promtool in PATH");
+        bail!("tests need the programs of {package} in PATH");
     }
-    step("unpack Prometheus");
-    know(&["prometheus"])?;
-    let (packages, unpacked, programs) =
-        (paths::tools().join("packages"), paths::tools().join("prometheus"), paths::tools().join("bin"));
-    for folder in [&packages, &unpacked] {
-        if folder.exists() {
-            fs::remove_dir_all(folder).with_context(|| format!("empty {}", folder.display()))?;
-        }
+    step(&format!("unpack {package}"));
+    know(&[package])?;
+    let unpacked = paths::tools().join(package);
+    let (packages, programs) = (unpacked.join("packages"), paths::tools().join("bin"));
+    if unpacked.exists() {
+        fs::remove_dir_all(&unpacked).with_context(|| format!("empty {}", unpacked.display()))?;
     }
-    for folder in [&packages, &unpacked, &programs] {
+    for folder in [&packages, &programs] {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     }
-    execute(Command::new("apt-get").args(["--quiet=2", "download", "prometheus"]).current_dir(&packages))
-        .context("fetch Prometheus; if apt's lists are old: sudo apt-get update")?;
-    for package in fs::read_dir(&packages).context("list the packages")? {
-        execute(Command::new("dpkg-deb").arg("--extract").arg(package?.path()).arg(&unpacked))?;
+    execute(Command::new("apt-get").args(["--quiet=2", "download", package]).current_dir(&packages))
+        .with_context(|| format!("fetch {package}; if apt's lists are old: sudo apt-get update"))?;
+    for file in fs::read_dir(&packages).context("list the packages")? {
+        execute(Command::new("dpkg-deb").arg("--extract").arg(file?.path()).arg(&unpacked))?;
     }
-    for name in ["prometheus", "promtool"] {
-        let (program, link) = (unpacked.join("usr/bin").join(name), programs.join(name));
-        if !succeeds(Command::new(&program).arg("--version")) {
+    for (path, flag) in wanted {
+        let program = unpacked.join(path);
+        if !succeeds(Command::new(&program).arg(flag)) {
             bail!("{} does not run", program.display());
         }
+        let name = program.file_name().context("a program has a name")?;
+        let link = programs.join(name);
         if link.symlink_metadata().is_ok() {
             fs::remove_file(&link).with_context(|| format!("remove {}", link.display()))?;
         }
         symlink(&program, &link).with_context(|| format!("link {}", link.display()))?;
     }
     Ok(())
+}
+
+/// Builds llmposter, a server that fails on purpose. It is a program that tests run, never linked: its licence is
+/// not ours.
+fn llmposter() -> Result<()> {
+    let stamp = paths::tools().join("llmposter.version");
+    let program = paths::tools().join("bin/llmposter");
+    if program.is_file() && fs::read_to_string(&stamp).is_ok_and(|version| version == LLMPOSTER) {
+        return Ok(());
+    }
+    step("build llmposter");
+    let mut command = cargo();
+    command.args(["install", "--quiet", "--locked", "--debug", "--force", "--no-default-features", "llmposter"]);
+    command.args(["--version", LLMPOSTER, "--root"]).arg(paths::tools());
+    execute(&mut command)?;
+    fs::write(&stamp, LLMPOSTER).with_context(|| format!("write {}", stamp.display()))
+}
+
+/// Installs exactly the locked Node packages. What they were made of is written beside them last.
+fn node() -> Result<()> {
+    let (from, into) = (paths::root().join("tests/e2e/node"), paths::target().join("node"));
+    let files = ["package.json", "package-lock.json", ".npmrc"];
+    let read = |path: PathBuf| fs::read_to_string(&path).with_context(|| format!("read {}", path.display()));
+    let contents = files.into_iter().map(|name| read(from.join(name))).collect::<Result<Vec<_>>>()?;
+    let (stamp, wanted) = (into.join("installed"), contents.concat());
+    if fs::read_to_string(&stamp).is_ok_and(|made_of| made_of == wanted) {
+        return Ok(());
+    }
+    step("install the tests' Node packages");
+    fs::create_dir_all(&into).with_context(|| format!("create {}", into.display()))?;
+    for (name, text) in files.into_iter().zip(&contents) {
+        fs::write(into.join(name), text).with_context(|| format!("write {name} into {}", into.display()))?;
+    }
+    let npm = paths::find("npm").context("npm is not in PATH")?;
+    execute(Command::new(npm).args(["ci", "--ignore-scripts", "--silent"]).current_dir(&into))?;
+    fs::write(&stamp, wanted).with_context(|| format!("write {}", stamp.display()))
 }
 
 /// A virtual environment with exactly the pinned packages. What it was made of is written into it last: half a one is
