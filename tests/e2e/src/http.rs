@@ -17,6 +17,8 @@ pub struct Response {
     pub head: String,
     /// Body, without transfer coding.
     pub body: Vec<u8>,
+    /// Bytes of all of it on the wire.
+    pub wire: usize,
 }
 
 impl Response {
@@ -45,6 +47,8 @@ fn invalid(what: &str) -> io::Error {
 pub struct Client {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// Bytes taken so far.
+    taken: usize,
 }
 
 impl Client {
@@ -58,7 +62,7 @@ impl Client {
         // Longer than any pause of our servers, so that a lost answer ends a test rather than hang it.
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         stream.set_write_timeout(Some(Duration::from_secs(30)))?;
-        Ok(Self { stream, buffer: Vec::new() })
+        Ok(Self { stream, buffer: Vec::new(), taken: 0 })
     }
 
     /// The client's own address.
@@ -93,6 +97,7 @@ impl Client {
             self.fill()?;
         }
         let rest = self.buffer.split_off(count);
+        self.taken += count;
         Ok(std::mem::replace(&mut self.buffer, rest))
     }
 
@@ -110,7 +115,8 @@ impl Client {
     /// # Errors
     /// What the kernel said, or that the answer is no HTTP/1.1.
     pub fn receive(&mut self) -> io::Result<Response> {
-        let head = String::from_utf8_lossy(&self.take_through(b"\r\n\r\n")?).into_owned();
+        let before = self.taken;
+        let head = self.receive_head()?;
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| invalid("no status"))?;
         let mut body = Vec::new();
         if header(&head, "transfer-encoding").is_some() {
@@ -127,9 +133,17 @@ impl Client {
             body = self.take(length.parse().map_err(|_| invalid("no length"))?)?;
         } else {
             while self.fill().is_ok() {}
-            body = std::mem::take(&mut self.buffer);
+            body = self.take(self.buffer.len())?;
         }
-        Ok(Response { status, head, body })
+        Ok(Response { status, head, body, wire: self.taken - before })
+    }
+
+    /// Receives the head of an answer that has no body, or whose body is taken otherwise.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn receive_head(&mut self) -> io::Result<String> {
+        Ok(String::from_utf8_lossy(&self.take_through(b"\r\n\r\n")?).into_owned())
     }
 
     /// Sends a request and receives its answer.

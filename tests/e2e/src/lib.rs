@@ -3,7 +3,8 @@
 //! - [`require`]: what a test needs, and what happens where it is missing.
 //! - [`wait`], [`process`], [`scratch`], [`net`], [`clock`]: bounded waits, children ended by pid, files, ports, clocks.
 //! - [`observer`], [`request_log`], [`metrics`]: the observer under test and what it says.
-//! - [`servers`], [`http`], [`traffic`]: who talks, and what is said.
+//! - [`expected`]: what it shall say of one request.
+//! - [`servers`], [`clients`], [`http`], [`traffic`]: who talks, and what is said.
 //! - [`raw`]: both sides of a connection by raw system calls, for traffic that no library makes.
 //! - [`capture`], [`pcap`], [`truth`]: what the network saw, read by code that shares nothing with the observer.
 //! - [`stats`], [`bpf`], [`cgroup`]: small helpers of tests and benchmarks.
@@ -13,7 +14,9 @@
 pub mod bpf;
 pub mod capture;
 pub mod cgroup;
+pub mod clients;
 pub mod clock;
+pub mod expected;
 pub mod http;
 pub mod metrics;
 pub mod net;

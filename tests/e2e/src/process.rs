@@ -66,6 +66,14 @@ impl Process {
         self.output.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// All that it printed, once it has ended.
+    #[must_use]
+    pub fn settled_output(&self) -> Vec<String> {
+        // Who collects holds the lines until the pipe is empty. A grandchild may keep that open: then what there is.
+        let _all = wait::try_until(Duration::from_secs(2), || (Arc::strong_count(&self.output) == 1).then_some(()));
+        self.output()
+    }
+
     /// Waits for a line that `wanted` accepts.
     ///
     /// # Panics

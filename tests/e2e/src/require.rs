@@ -51,6 +51,14 @@ pub fn python() -> PathBuf {
     venv.join("bin/python")
 }
 
+/// aimock's command line in the tests' Node packages: below `OBSERVER_NODE`, else `target/node`.
+#[must_use]
+pub fn aimock() -> PathBuf {
+    let target = || std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    let node = std::env::var_os("OBSERVER_NODE").map_or_else(|| target().join("node"), PathBuf::from);
+    node.join("node_modules/@copilotkit/aimock/dist/cli.js")
+}
+
 /// Where a program lies in `PATH`, or in one of the directories that only root has there.
 #[must_use]
 pub fn tool(name: &str) -> Option<PathBuf> {
@@ -79,6 +87,7 @@ fn absent(need: &str) -> Option<String> {
         "observer" => file(observer(), "cargo xtask build, or set OBSERVER_BIN"),
         "sample" => file(sample(), "cargo build --release -p sample-llm, or set SAMPLE_LLM_BIN"),
         "python" => file(python(), "cargo xtask setup, or set OBSERVER_VENV"),
+        "aimock" => absent("node").or_else(|| file(aimock(), "cargo xtask setup --tests, or set OBSERVER_NODE")),
         "cgroup" => crate::cgroup::root().is_none().then(|| "no cgroup v2 hierarchy is mounted".to_owned()),
         "io_uring" => crate::raw::uring::Ring::new().err().map(|error| format!("io_uring is not permitted: {error}")),
         "mptcp" => crate::raw::Listener::multipath().err().map(|error| format!("no Multipath TCP: {error}")),
@@ -87,7 +96,7 @@ fn absent(need: &str) -> Option<String> {
 }
 
 /// Why a need cannot be met here; `None`: it can. Needs are `kernel` (root, BPF, the observer's binary), `observer`
-/// (its binary alone), `sample`, `python`, `cgroup`, `io_uring`, `mptcp`, and names of programs.
+/// (its binary alone), `sample`, `python`, `aimock`, `cgroup`, `io_uring`, `mptcp`, and names of programs.
 ///
 /// # Panics
 /// If it cannot, and `OBSERVER_REQUIRE` demands it.

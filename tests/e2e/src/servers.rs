@@ -1,4 +1,5 @@
-//! Servers under observation: the workspace's sample server, and the Python stacks that real servers are built on.
+//! Servers under observation: the workspace's sample server, the Python stacks that real servers are built on, and
+//! servers that others wrote.
 
 use std::{fmt, net::SocketAddr, path::Path, process::Command, time::Duration};
 
@@ -44,6 +45,12 @@ pub fn scripts() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/python"))
 }
 
+/// The tests' files for Node.
+#[must_use]
+pub fn node_scripts() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/node"))
+}
+
 impl Server {
     /// The sample server, with these further arguments.
     ///
@@ -71,28 +78,88 @@ impl Server {
         process
     }
 
-    /// The Python application on one of its stacks.
-    ///
-    /// # Panics
-    /// If it does not answer soon.
+    /// The OpenAI-compatible Python application on one of its stacks.
     #[must_use]
     pub fn python(stack: Stack) -> Self {
+        Self::application("app:app", stack)
+    }
+
+    /// The Python application that speaks as other engines do.
+    #[must_use]
+    pub fn engines(stack: Stack) -> Self {
+        Self::application("engines:app", stack)
+    }
+
+    fn application(application: &str, stack: Stack) -> Self {
         let address = free_address();
         let mut command = Command::new(require::python());
         command.current_dir(scripts()).env("PYTHONDONTWRITEBYTECODE", "1");
-        command.args(["-m", "uvicorn", "app:app", "--log-level", "warning", "--host", "127.0.0.1", "--port"]);
+        command.args(["-m", "uvicorn", application, "--log-level", "warning", "--host", "127.0.0.1", "--port"]);
         command.arg(address.port().to_string());
         command.args(match stack {
             Stack::Uvloop => ["--loop", "uvloop", "--http", "httptools"],
             Stack::H11 => ["--loop", "asyncio", "--http", "h11"],
         });
-        let mut process = Process::spawn(&stack.to_string(), command);
         // Importing it takes seconds on a loaded machine.
-        wait::until("the Python application", Duration::from_secs(60), || {
-            assert!(process.exited().is_none(), "{stack} ended: {:#?}", process.output());
+        Self::answering(Process::spawn(&stack.to_string(), command), address)
+    }
+
+    /// aimock, a Node server, with these fixtures; it waits `latency` milliseconds before each event, which carry
+    /// `size` characters each.
+    #[must_use]
+    pub fn aimock(fixtures: &Path, latency: u64, size: usize) -> Self {
+        let address = free_address();
+        let mut command = Command::new(require::tool("node").expect("required"));
+        command.arg(require::aimock()).args(["--host", "127.0.0.1", "--port", &address.port().to_string()]);
+        command.args(["--log-level", "warn", "--strict", "--fixtures"]).arg(fixtures);
+        command.args(["--latency", &latency.to_string(), "--chunk-size", &size.to_string()]);
+        Self::answering(Process::spawn("aimock", command), address)
+    }
+
+    /// llmposter, which fails as its fixtures say.
+    #[must_use]
+    pub fn llmposter(fixtures: &Path) -> Self {
+        let address = free_address();
+        let mut command = Command::new(require::tool("llmposter").expect("required"));
+        command.args(["--port", &address.port().to_string(), "--fixtures"]).arg(fixtures);
+        Self::answering(Process::spawn("llmposter", command), address)
+    }
+
+    /// nginx in front of `backend`, in one process of the test's own. `settings` go into the location.
+    #[must_use]
+    pub fn nginx(backend: SocketAddr, settings: &str, scratch: &Scratch) -> Self {
+        let address = free_address();
+        let folder = scratch.path().display();
+        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|name| format!("{name}_temp_path {folder}/{name};"))
+            .join(" ");
+        let configuration = format!(
+            "daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr;\n\
+             events {{ worker_connections 256; }}\n\
+             http {{\n access_log off; {temporary}\n\
+             upstream backend {{ server {backend}; keepalive 8; }}\n\
+             server {{\n listen {address};\n location / {{\n proxy_pass http://backend; proxy_http_version 1.1;\n\
+             proxy_set_header Connection \"\"; {settings}\n }}\n }}\n}}\n"
+        );
+        let file = scratch.write("nginx.conf", &configuration);
+        let mut command = Command::new(require::tool("nginx").expect("required"));
+        command.arg("-p").arg(scratch.path()).arg("-c").arg(file).args(["-e", "stderr"]);
+        Self::answering(Process::spawn("nginx", command), address)
+    }
+
+    /// Waits until it answers.
+    fn answering(mut process: Process, address: SocketAddr) -> Self {
+        wait::until("a server to answer", Duration::from_secs(60), || {
+            assert!(process.exited().is_none(), "a server ended: {:#?}", process.output());
             http::get(address, "/health").ok()
         });
         Self { process, address }
+    }
+
+    /// `http://` and its address.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// Its port.
