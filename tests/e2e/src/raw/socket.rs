@@ -299,6 +299,20 @@ impl Socket {
         self.take_with(|socket, _| socket.recv(65_536))
     }
 
+    /// Reads the rest of a request of which these bytes were read before; [`Taken::first`] is of this rest.
+    ///
+    /// # Panics
+    /// If the stream ends first.
+    #[must_use]
+    pub fn take_rest(&self, before: Vec<u8>) -> Taken {
+        let mut known = Some(before);
+        self.take_with(|socket, _| {
+            let mut bytes = known.take().unwrap_or_default();
+            bytes.extend(socket.recv(65_536));
+            bytes
+        })
+    }
+
     /// Receives exactly `count` bytes.
     ///
     /// # Panics
