@@ -1,5 +1,6 @@
 """Asks a server: ask.py LIBRARY BASE_URL REQUESTS, where LIBRARY is httpx, aiohttp or anthropic, and REQUESTS a JSON
-list of objects with `id`, `path`, `body`, and as wanted `headers`, `expect` (100-continue), `leave` and `stall_ms`.
+list of objects with `id`, `path`, `body`, and as wanted `headers`, `expect` (100-continue), `leave`, `stall_ms` and
+(httpx) `coding`, gzip or zstd, of the body.
 `leave` ends the connection once `text` has come `count` times: by `close` or by `reset`; `stall_ms` stops reading
 for so long after the headers.
 
@@ -7,6 +8,7 @@ Prints one JSON object per request, what the client itself saw: times are CLOCK_
 and the length of the body by then."""
 
 import asyncio
+import gzip
 import json
 import socket
 import struct
@@ -42,6 +44,12 @@ def reset(sock) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+def zstd(body: bytes) -> bytes:
+    """A frame of one raw block: magic number, single segment with a size of 4 bytes, last block."""
+    size = len(body)
+    return bytes.fromhex("28b52ffda0") + size.to_bytes(4, "little") + ((size << 3) | 1).to_bytes(3, "little") + body
+
+
 def by_httpx(base: str, all_wanted: list) -> None:
     import httpx
 
@@ -52,8 +60,13 @@ def by_httpx(base: str, all_wanted: list) -> None:
         for wanted in all_wanted:
             seen, error = Seen(wanted), None
             headers = {"x-request-id": wanted["id"], **wanted.get("headers", {})}
+            content = {"json": wanted["body"]}
+            if coding := wanted.get("coding"):
+                pack = {"gzip": gzip.compress, "zstd": zstd}[coding]
+                content = {"content": pack(json.dumps(wanted["body"]).encode())}
+                headers |= {"content-encoding": coding, "content-type": "application/json"}
             try:
-                with client.stream("POST", wanted["path"], json=wanted["body"], headers=headers) as answer:
+                with client.stream("POST", wanted["path"], headers=headers, **content) as answer:
                     seen.header(answer.status_code)
                     time.sleep(wanted.get("stall_ms", 0) / 1e3)
                     for chunk in answer.iter_raw():

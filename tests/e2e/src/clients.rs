@@ -65,6 +65,13 @@ impl Ask {
         self
     }
 
+    /// With its body in this coding: `gzip` or `zstd`. By httpx only.
+    #[must_use]
+    pub fn coding(mut self, coding: &str) -> Self {
+        self.further["coding"] = coding.into();
+        self
+    }
+
     fn json(&self) -> Value {
         let mut value = self.further.clone();
         value["id"] = self.id.as_str().into();
@@ -91,6 +98,9 @@ pub struct Seen {
     pub end_ns: u64,
     /// Body as far as it came; one character is one byte.
     pub body: String,
+    /// The body is what the library made of it.
+    #[serde(default)]
+    pub parsed: bool,
     /// When parts of the body came, and its length by then.
     chunks: Vec<(u64, usize)>,
 }
@@ -107,7 +117,11 @@ impl Seen {
     }
 
     /// When the first or the last `text` had come.
-    fn arrival(&self, text: &str, last: bool) -> u64 {
+    ///
+    /// # Panics
+    /// If none came.
+    #[must_use]
+    pub fn arrival(&self, text: &str, last: bool) -> u64 {
         let at = if last { self.body.rfind(text) } else { self.body.find(text) };
         let end = text.len() + at.unwrap_or_else(|| panic!("no {text} came: {self:#?}"));
         let chunk = self.chunks.iter().find(|(_, length)| *length >= end);
@@ -171,7 +185,8 @@ pub fn ask(library: Library, base: &str, wanted: &[Ask]) -> Vec<Seen> {
     assert!(status.success(), "{:#?}", client.output());
     let parse = |line: &String| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));
     let output = client.settled_output();
-    let seen: Vec<Seen> = output.iter().filter(|line| line.starts_with('{')).map(parse).collect();
+    let mut seen: Vec<Seen> = output.iter().filter(|line| line.starts_with('{')).map(parse).collect();
     assert_eq!(seen.len(), wanted.len(), "{output:#?}");
+    seen.iter_mut().for_each(|seen| seen.parsed = library == Library::Anthropic);
     seen
 }

@@ -25,7 +25,7 @@ fn chat(stream: bool, sample: Value) -> Value {
 }
 
 fn expected(stream: bool, tokens: u64) -> Expected<'static> {
-    let base = Expected::ok("chat").model(MODEL).usage(INPUT, tokens);
+    let base = Expected::ok("openai", "chat").model(MODEL).usage(INPUT, tokens);
     let base = if stream { base.streamed(tokens) } else { base };
     Expected { cached: Some(3), reasoning: Some(0), finish: &["length"], ..base }
 }

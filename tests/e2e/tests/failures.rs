@@ -85,7 +85,7 @@ fn llmposter() {
         (observer.line(message), seen)
     };
 
-    let whole = Expected { finish: &["stop"], ..Expected::ok("chat").model(MODEL).streamed(5) };
+    let whole = Expected { finish: &["stop"], ..Expected::ok("openai", "chat").model(MODEL).streamed(5) };
     let (line, seen) = ask("whole");
     whole.check_seen(&line, &seen, Some(("alpha ", "mega")));
 
@@ -197,13 +197,18 @@ fn errors_of_an_engine() {
     let seen = ask(Library::Httpx, &server.url(), &wanted);
     for (seen, events) in seen.iter().zip([5, 0]) {
         let line = observer.line(&seen.id);
-        let error = Expected { outcome: "error_in_stream", response_model: None, ..Expected::ok("chat").model(MODEL) };
+        let error = Expected {
+            outcome: "error_in_stream",
+            response_model: None,
+            ..Expected::ok("openai", "chat").model(MODEL)
+        };
         Expected { response_model: Some(MODEL), ..error }.streamed(events).check(&line);
         assert_eq!(seen.count("word"), events, "{seen:#?}");
     }
     for seen in &seen[2..] {
         let line = observer.line(&seen.id);
-        let error = Expected { outcome: "http_error", response_model: None, ..Expected::ok("chat").model(MODEL) };
+        let error =
+            Expected { outcome: "http_error", response_model: None, ..Expected::ok("openai", "chat").model(MODEL) };
         Expected { status: seen.id.parse().expect("a status"), ..error }.check_seen(&line, seen, None);
     }
     let metrics = observer.metrics();

@@ -24,7 +24,7 @@ fn chat(stream: bool, tokens: u64, interval: u64) -> Value {
 }
 
 fn expected(stream: bool, tokens: u64) -> Expected<'static> {
-    let base = Expected::ok("chat").model(MODEL).usage(11, tokens);
+    let base = Expected::ok("openai", "chat").model(MODEL).usage(11, tokens);
     let base = if stream { base.streamed(tokens) } else { base };
     Expected { cached: Some(3), reasoning: Some(0), finish: &["length"], ..base }
 }

@@ -27,7 +27,7 @@ fn observed() -> (Listener, Observer) {
 }
 
 fn expected() -> Expected<'static> {
-    let base = Expected::ok("chat").streamed(TOKENS as u64).usage(INPUT_TOKENS, 2 * TOKENS as u64);
+    let base = Expected::ok("openai", "chat").streamed(TOKENS as u64).usage(INPUT_TOKENS, 2 * TOKENS as u64);
     Expected { request_model: Some(ASKED), response_model: Some(ANSWERED), finish: &["stop"], ..base }
 }
 
@@ -254,7 +254,7 @@ fn http_1_0() {
     part(&link, b"data: [DONE]\n\n");
     let end = link.server.close();
     let line = observer.line("old");
-    let base = Expected::ok("chat").streamed(TOKENS as u64);
+    let base = Expected::ok("openai", "chat").streamed(TOKENS as u64);
     Expected { request_model: Some(ASKED), response_model: Some(ANSWERED), ..base }.check(&line);
     taken.last.expect(line.t_ready_ns, "ready");
     tokens[0].expect(line.t_first_ns, "first");
