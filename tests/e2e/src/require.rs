@@ -74,6 +74,14 @@ pub fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
+/// aimock needs Node 20; Debian 12 has 18.
+fn node_too_old() -> Option<String> {
+    let output = std::process::Command::new(tool("node")?).arg("--version").output().ok()?;
+    let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let major = version.trim_start_matches('v').split('.').next().and_then(|major| major.parse().ok());
+    major.is_none_or(|major: u32| major < 20).then(|| format!("aimock needs Node 20 or later, this is {version:?}"))
+}
+
 fn absent(need: &str) -> Option<String> {
     let file = |path: PathBuf, how: &str| (!path.is_file()).then(|| format!("{} is not there: {how}", path.display()));
     let program = |name: &str| tool(name).is_none().then(|| format!("{name} is not installed"));
@@ -87,7 +95,9 @@ fn absent(need: &str) -> Option<String> {
         "observer" => file(observer(), "cargo xtask build, or set OBSERVER_BIN"),
         "sample" => file(sample(), "cargo build --release -p sample-llm, or set SAMPLE_LLM_BIN"),
         "python" => file(python(), "cargo xtask setup, or set OBSERVER_VENV"),
-        "aimock" => absent("node").or_else(|| file(aimock(), "cargo xtask setup --tests, or set OBSERVER_NODE")),
+        "aimock" => absent("node")
+            .or_else(node_too_old)
+            .or_else(|| file(aimock(), "cargo xtask setup --tests, or set OBSERVER_NODE")),
         "cgroup" => crate::cgroup::root().is_none().then(|| "no cgroup v2 hierarchy is mounted".to_owned()),
         "io_uring" => crate::raw::uring::Ring::new().err().map(|error| format!("io_uring is not permitted: {error}")),
         "mptcp" => crate::raw::Listener::multipath().err().map(|error| format!("no Multipath TCP: {error}")),
