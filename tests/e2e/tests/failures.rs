@@ -147,6 +147,50 @@ fn llmposter() {
     observer.stop(libc::SIGTERM);
 }
 
+/// The number behind the last `"name":` that came.
+fn reported(seen: &Seen, name: &str) -> Option<u64> {
+    let rest = &seen.body[seen.body.rfind(name)? + name.len()..];
+    rest[..rest.find(|character: char| !character.is_ascii_digit())?].parse().ok()
+}
+
+/// llmposter's other shapes, whole and cut.
+#[test]
+fn llmposter_in_other_shapes() {
+    require!(kernel, python, llmposter);
+    let scratch = Scratch::new();
+    let server = Server::llmposter(&scratch.write("fixtures.yaml", LLMPOSTER));
+    let observer = Observer::start(&[server.port()]);
+    let messages = |message: &str| {
+        let mut body = chat(message, true);
+        body["max_tokens"] = 99.into();
+        body
+    };
+    let responses = |message: &str| json!({"model": MODEL, "stream": true, "input": message});
+    for (api, path, body, delta, finish) in [
+        ("anthropic", "/v1/messages", &messages as &dyn Fn(&str) -> Value, "\"text_delta\"", "end_turn"),
+        ("openai_responses", "/v1/responses", &responses, "event: response.output_text.delta", "completed"),
+    ] {
+        let id = |name: &str| format!("{api}-{name}");
+        let wanted = ["whole", "reset", "limited"].map(|name| Ask::new(&id(name), path, body(name)));
+        let seen = ask(Library::Httpx, &server.url(), &wanted);
+        let whole = Expected {
+            input: reported(&seen[0], "\"input_tokens\":"),
+            output: reported(&seen[0], "\"output_tokens\":"),
+            cached: reported(&seen[0], "\"cache_read_input_tokens\":"),
+            finish: &[finish],
+            ..Expected::ok(api, "chat").model(MODEL).streamed(5)
+        };
+        assert!(whole.input > Some(0) && whole.output > Some(0), "{:#?}", seen[0]);
+        whole.check_seen(&observer.line(&id("whole")), &seen[0], Some(("alpha ", "\"mega\"")));
+        let sent = seen[1].count(delta);
+        assert!((1..9).contains(&sent), "{:#?}", seen[1]);
+        let line = observer.line(&id("reset"));
+        assert_eq!((line.outcome.as_str(), line.token_events), ("truncated", Some(sent)), "{line:#?} {:#?}", seen[1]);
+        let line = observer.line(&id("limited"));
+        assert_eq!((line.outcome.as_str(), line.status), ("http_error", Some(429)), "{line:#?}");
+    }
+}
+
 #[test]
 fn aimock_cuts_and_refuses() {
     require!(kernel, aimock);
