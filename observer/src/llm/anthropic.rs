@@ -58,6 +58,9 @@ impl Dialect for Anthropic {
             b"error" if path.depth() == 1 => facts.error |= is_error(value),
             b"stop_reason" if path.depth() == 1 => facts.finished(0, value),
             b"output_tokens" if path.is(&["usage", "output_tokens"]) => set(&mut facts.usage.output, value),
+            b"thinking_tokens" if path.is(&["usage", "output_tokens_details", "thinking_tokens"]) => {
+                set(&mut facts.usage.reasoning_output, value);
+            }
             _ => {
                 input(path, value, facts);
             }
@@ -143,6 +146,16 @@ mod tests {
             r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":15}}"#,
         );
         assert_eq!((usage(&facts), finish(&facts)), ([None, Some(15), None, None], vec![(0, "end_turn")]));
+        let facts = event(
+            &Anthropic,
+            r#"{"type":"message_delta","delta":{"stop_reason":"tool_use"},"usage":{"input_tokens":36,"cache_creation_input_tokens":1043,
+            "cache_read_input_tokens":0,"output_tokens":45,"output_tokens_details":{"thinking_tokens":7},
+            "cache_creation":{"ephemeral_5m_input_tokens":1043}}}"#,
+        );
+        assert_eq!(
+            (facts.input_parts, usage(&facts)),
+            ([Some(36), Some(0), Some(1043)], [None, Some(45), Some(0), Some(7)])
+        );
         assert!(event(&Anthropic, r#"{"type":"message_stop"}"#).done);
         let error = r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#;
         assert!(event(&Anthropic, error).error && answer(&Anthropic, error).error);

@@ -56,6 +56,13 @@ impl Dialect for LlamaCpp {
             b"stop_type" if is(&["stop_type"]) && !value.is(b"none") => {
                 return facts.finished(slot.unwrap_or(0), value);
             }
+            // As it once was; only true says so.
+            b"stopped_eos" | b"stopped_limit" | b"stopped_word"
+                if path.depth() == 1 && *value == Value::Bool(true) =>
+            {
+                let text = &key["stopped_".len()..];
+                return facts.finished(0, &Value::String { text, whole: true, some: true });
+            }
             b"tokens_evaluated" if is(&["tokens_evaluated"]) => |usage| &mut usage.input,
             b"tokens_predicted" if is(&["tokens_predicted"]) => |usage| &mut usage.output,
             // Not `tokens_cached`: that is what the cache has now.
@@ -105,6 +112,8 @@ mod tests {
         assert_eq!((usage(&facts), finish(&facts)), ([Some(5), Some(8), Some(2), None], vec![(0, "limit")]));
         assert_eq!((facts.done, facts.model().map(|model| &**model)), (true, Some("m.gguf")));
         assert!(event(&LlamaCpp, r#"{"error":{"code":400,"message":"x"}}"#).error);
+        let older = r#"{"content":"","stop":true,"stopped_eos":false,"stopped_limit":true,"stopped_word":false}"#;
+        assert_eq!(finish(&event(&LlamaCpp, older)), [(0, "limit")]);
         let unfinished = event(&LlamaCpp, r#"{"content":"a","stop":false,"stop_type":"none"}"#);
         assert!(unfinished.finish.is_empty() && !unfinished.done);
     }

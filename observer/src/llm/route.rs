@@ -1,6 +1,6 @@
 //! Which operation a request asks for, by its method and path; where those do not tell, by the keys of its body.
 
-use super::{DIALECTS, Dialect, operation::Operation};
+use super::{DIALECTS, Dialect, json::TEXT_MAX, operation::Operation};
 use crate::protocol::http1_head::Method;
 
 /// An operation of a dialect.
@@ -48,6 +48,16 @@ impl Route {
         Some(self).filter(means).or_else(|| all().filter(|route| route.pattern == self.pattern).find(means))
     }
 
+    /// The model that the path names, where the route has it there.
+    #[must_use]
+    pub fn model<'t>(&self, target: &'t str) -> Option<&'t str> {
+        if !self.pattern.contains("/models/*/") {
+            return None;
+        }
+        let mut segments = path_of(target).split('/').skip_while(|segment| *segment != "models");
+        segments.nth(1).filter(|name| name.len() <= TEXT_MAX)
+    }
+
     fn fits(&self, path: &str) -> bool {
         if self.pattern == "/" {
             return path.is_empty() || path == "/";
@@ -76,15 +86,20 @@ pub fn find(method: Method, target: &str) -> Option<&'static Route> {
     if method != Method::Post {
         return None;
     }
+    let path = path_of(target);
+    // Of equals the last is taken: the first in the table.
+    all().rev().filter(|route| route.fits(path)).max_by_key(|route| route.segments())
+}
+
+/// Without query, authority and a slash at its end.
+fn path_of(target: &str) -> &str {
     let path = target.split(['?', '#']).next().unwrap_or_default();
     // Absolute form.
     let path = match path.split_once("://") {
         Some((_, rest)) => rest.find('/').map_or("", |slash| &rest[slash..]),
         None => path,
     };
-    let path = path.strip_suffix('/').unwrap_or(path);
-    // Of equals the last is taken: the first in the table.
-    all().rev().filter(|route| route.fits(path)).max_by_key(|route| route.segments())
+    path.strip_suffix('/').unwrap_or(path)
 }
 
 #[cfg(test)]
@@ -229,5 +244,13 @@ mod tests {
         assert!(!fits("/v2/models/*/generate", "v2/models/m/generate"), "a path begins with a slash");
         assert!(!fits("/generate", "/regenerate") && !fits("/generate", "generate"));
         assert!(fits("/", "") && !fits("/", "/x"));
+    }
+
+    #[test]
+    fn a_model_in_the_path() {
+        let model = |target| find(Method::Post, target).and_then(|route| route.model(target));
+        assert_eq!(model("/x/v2/models/llama/versions/1/generate_stream?a=/models/b/"), Some("llama"));
+        assert_eq!(model("/v2/models/llama/generate/"), Some("llama"));
+        assert_eq!(model("/models/m/v1/chat/completions"), None, "any prefix may look so");
     }
 }

@@ -33,12 +33,12 @@ impl Dialect for Sglang {
     fn event(&self, path: &Path<'_>, value: &Value<'_>, facts: &mut Facts) {
         let Some(key) = path.key() else { return };
         match key {
+            // Ids that make no text yet are no progress. A server without a tokenizer sends ids alone.
             b"text" if path.depth() == 1 => {
-                facts.text = true;
-                facts.content |= value.has_text();
+                (facts.text, facts.content) = (true, value.has_text());
+                facts.progress = facts.progress.filter(|_| facts.content);
             }
-            // Not the text's length: its end may not have been seen. Ids that make no text yet are no progress; a server
-            // without a tokenizer sends them alone.
+            // Not the text's length: its end may not have been seen.
             b"completion_tokens" if path.is(&["meta_info", "completion_tokens"]) => {
                 if facts.content || !facts.text {
                     facts.progress = value.unsigned();
@@ -106,10 +106,13 @@ mod tests {
         let facts = event(&Sglang, text);
         assert!(facts.content && !facts.reasoning && !facts.done && !facts.error);
         assert_eq!((facts.progress, facts.part, usage(&facts)), (Some(1), None, [Some(6), Some(1), Some(0), None]));
+        let reordered = event(&Sglang, r#"{"meta_info":{"completion_tokens":2},"text":" Paris"}"#);
+        assert_eq!((reordered.content, reordered.progress), (true, Some(2)));
         let cut = event(&Sglang, r#"{"text":" Paris is…"meta_info":{"finish_reason":null,"completion_tokens":900}}"#);
         assert_eq!((cut.progress, usage(&cut)), (Some(900), [None, Some(900), None, None]));
         for none in [
             r#"{"text":"","meta_info":{"id":"a1","finish_reason":null,"prompt_tokens":6,"completion_tokens":1}}"#,
+            r#"{"meta_info":{"completion_tokens":1},"text":""}"#,
             r#"{"output_ids":[],"meta_info":{"completion_tokens":0}}"#,
             r#"{"error":{"message":"input is too long"}}"#,
         ] {

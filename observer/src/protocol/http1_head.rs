@@ -99,6 +99,11 @@ pub struct ResponseHead {
     pub content: Content,
     /// Its body has a content coding.
     pub coded: bool,
+    /// Tokens of the prompt: `x-prompt-tokens` of text-generation-inference, `x-compute-tokens` of its sibling for
+    /// embeddings.
+    pub prompt_tokens: Option<u64>,
+    /// Tokens generated: `x-generated-tokens`.
+    pub generated_tokens: Option<u64>,
 }
 
 /// The kinds of content that matter.
@@ -190,7 +195,15 @@ impl Kind for Response {
                 _ => fields.length.map_or(Framing::UntilClose, Framing::Length),
             };
             let content = value(response.headers, "content-type").map_or(Content::Other, content);
-            let head = ResponseHead { status, tunnel: framing == Framing::Tunnel, content, coded: fields.coded };
+            let count = |name| std::str::from_utf8(value(response.headers, name)?).ok()?.parse().ok();
+            let head = ResponseHead {
+                status,
+                tunnel: framing == Framing::Tunnel,
+                content,
+                coded: fields.coded,
+                prompt_tokens: count("x-prompt-tokens").or_else(|| count("x-compute-tokens")),
+                generated_tokens: count("x-generated-tokens"),
+            };
             Ok(Some(Parsed { head, framing }))
         })
     }

@@ -185,6 +185,11 @@ impl Exchange {
         }
     }
 
+    /// What the response's head says of tokens.
+    pub(super) fn counted(&mut self, input: Option<u64>, output: Option<u64>) {
+        (self.usage.input, self.usage.output) = (input, output);
+    }
+
     /// What a stream event or an answer says.
     pub(super) fn learn(&mut self, facts: &mut Facts) {
         self.error |= facts.error;

@@ -155,7 +155,11 @@ fn llamacpp() {
 fn triton() {
     require!(kernel, python);
     let body = |tokens| json!({"text_input": "hello", "max_tokens": tokens, "sample": sample(tokens)});
-    let expected = Expected { response_model: Some("ensemble"), ..Expected::ok("triton", "text_completion") };
+    let expected = Expected {
+        request_model: Some("ensemble"),
+        response_model: Some("ensemble"),
+        ..Expected::ok("triton", "text_completion")
+    };
     // The client counts what the server does not.
     let (_, _observer) = observe(
         Library::Aiohttp,

@@ -81,7 +81,7 @@ impl Api {
         matches!(self, Self::OllamaChat | Self::OllamaGenerate)
     }
 
-    /// Whether requests name a model.
+    /// Whether requests' bodies name a model.
     #[must_use]
     pub const fn names_model(self) -> bool {
         !matches!(self, Self::Tgi | Self::Sglang | Self::LlamaCpp | Self::Triton)

@@ -76,9 +76,10 @@ impl Session {
         if head.coded || route.is_none() {
             self.request_json.end(&mut |_: &Path<'_>, _: Value<'_>| {});
         }
-        let RequestHead { method, request_id, trace_id, wanted, .. } = head;
+        let RequestHead { method, request_id, trace_id, wanted, target, .. } = head;
         let mut exchange = Exchange::new(route, method);
         (exchange.request_id, exchange.trace_id) = (request_id, trace_id);
+        exchange.request_model = route.and_then(|route| route.model(&target)).map(Into::into);
         exchange.labels = context.config.labels.of(&wanted);
         self.begin_exchange(exchange, context);
         self.reading = true;

@@ -162,6 +162,7 @@ impl Session {
         front.timeline.header = Some(begun.time);
         front.timeline.ready = front.timeline.ready.filter(|ready| *ready <= begun.time);
         front.status = Some(head.status);
+        front.counted(head.prompt_tokens, head.generated_tokens);
         self.reader.begin(head, front);
         if head.coded && front.route.is_some() && !std::mem::replace(&mut self.compressed, true) {
             context.sink.opaque(&self.info, OpaqueReason::Compressed);

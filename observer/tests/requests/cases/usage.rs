@@ -1,7 +1,7 @@
 //! How many tokens: cases 13 to 16.
 
 use crate::{
-    harness::{END, STREAM_HEAD, at, chat, content, done, event},
+    harness::{END, STREAM_HEAD, at, chat, content, done, event, request},
     splits::Script,
 };
 
@@ -62,4 +62,19 @@ fn case_16_last_token_usage_done_and_the_end() {
     let record = said.record();
     assert_eq!((record.timeline.last, record.timeline.end), (Some(at(20.0)), Some(at(27.0))));
     assert_eq!((record.token_events, record.usage.output), (Some(2), Some(2)));
+}
+
+#[test]
+fn counts_in_the_head_of_an_answer() {
+    let body = r#"{"generated_text":"ab"}"#;
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-prompt-tokens: 9\r\nx-generated-tokens: 4\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    let asked = request("/generate", r#"{"inputs":"x"}"#);
+    let said = Script::default().read(0.0, asked).write(1.0, head).write(2.0, body).every_split();
+    let record = said.record();
+    assert_eq!((record.api, record.usage.input, record.usage.output), ("tgi", Some(9), Some(4)));
+    assert_eq!((record.stream, record.token_events), (Some(false), None));
 }

@@ -83,7 +83,11 @@ impl Planner {
         );
         let mut bytes = head.into_bytes();
         bytes.extend_from_slice(body.as_bytes());
-        let model = api.names_model().then(|| args.model.clone());
+        let model = match api {
+            // In the path.
+            Api::Triton => Some("sample".to_owned()),
+            _ => api.names_model().then(|| args.model.clone()),
+        };
         Request { id, api, path, model, stream, leave, bytes }
     }
 
