@@ -292,8 +292,11 @@ impl Stream {
     /// The time of the held call with bytes that [`Self::pop`] would return.
     #[must_use]
     pub fn ready(&self) -> Option<KernelTime> {
-        let front = &self.held.front()?.segment;
-        (front.position <= self.next? && !self.held.front()?.segment().is_empty()).then_some(front.time.max(self.clock))
+        let next = self.next?;
+        // What was delivered before is passed over.
+        let news = |segment: &Segment<'_>| segment.is_empty() || segment.position.saturating_add(segment.len()) > next;
+        let front = self.held.iter().map(Held::segment).find(news)?;
+        (front.position <= next && !front.is_empty()).then_some(front.time.max(self.clock))
     }
 
     /// Whether calls are held back.

@@ -116,7 +116,7 @@ pub mod requests {
         COALESCED: Type::Counter, "llm_coalesced_chunks_total", [],
             "Token events that shared a write with an earlier one: the server's event loop lagged.";
         PHASE: Type::Histogram(BucketSet::Duration), "llm_request_phase_seconds", ["phase"],
-            "Time in each phase of a request: head_of_line (t0 to the end of the previous response on the connection; no other phase counts that time), socket_wait (t0 to the server's first read), receive (to its last read), queue_and_prefill (to the first token event), decode (to the last one), finish (to the end). Only phases whose two ends are known; none of requests that are incomplete, or answered before they were read whole.";
+            "Time in each phase of a request: head_of_line (t0 to the end of the previous response on the connection; no other phase counts that time), socket_wait (t0 to the server's first read), receive (to its last read), queue_and_prefill (to the first token event), decode (to the last one), finish (to the end). Only phases whose two ends are known; none of requests that are incomplete, answered before they were read whole, or behind a response whose end was lost.";
         WRITE_BLOCKED: Type::SecondsCounter, "llm_write_blocked_seconds_total", [],
             "Time in which a response could not be handed over because the client read slowly: from a failed or short write to the next successful one.";
         REQUESTS: Type::Counter, "llm_requests_total", ["outcome", "http_response_status_code"],

@@ -48,6 +48,7 @@ pub(crate) fn request() -> RequestRecord {
             last: at(1100),
             end: at(1101),
             head_of_line_until: None,
+            turn_unknown: false,
             arrival_unknown: false,
         },
         token_events: Some(11),

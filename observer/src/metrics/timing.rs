@@ -58,8 +58,8 @@ fn per_output_token(line: &Timeline, output: Option<u64>) -> Option<Duration> {
 }
 
 fn phases(line: &Timeline) -> [Option<Duration>; PHASES.len()] {
-    // Answered before it was read whole: its phases overlap.
-    if line.ready.is_none() {
+    // Answered before it was read whole: its phases overlap. Or nobody knows until when it waited for its turn.
+    if line.ready.is_none() || line.turn_unknown {
         return [None; PHASES.len()];
     }
     // Until its turn came, a request was in no other phase, even if it was read meanwhile.

@@ -145,6 +145,8 @@ pub struct Timeline {
     /// End of the previous response on this connection, if that was after `arrive`: until then the request waited
     /// for its turn (head of line).
     pub head_of_line_until: Option<KernelTime>,
+    /// When the previous response ended was lost, and it may have been after `arrive`: then no phase is known.
+    pub turn_unknown: bool,
     /// `arrive` could not be known (AF_UNIX, a connection older than the observer): `read` stands in for it.
     pub arrival_unknown: bool,
 }

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use super::{
     record::{ConnectionInfo, IncompleteReason},
     response::{Reader, Scratch},
-    timeline::{Ending, Exchange, Write},
+    timeline::{Ending, Exchange, PreviousEnd, Write},
     tracker::{Sink, TrackerConfig},
 };
 use crate::{
@@ -76,7 +76,7 @@ pub(super) struct Session {
     seen_request: bool,
     /// Requests may have gone unseen since the last time that none was under way.
     hidden_requests: bool,
-    /// A response was seen.
+    /// A response was seen, or what is missing before the first one would be: where the stream begins is known.
     seen_response: bool,
     /// The client does not wait for a response before it asks again.
     pipelines: bool,
@@ -96,9 +96,12 @@ pub(super) struct Session {
     reader: Reader,
     call: u64,
     written: KernelTime,
+    /// The last write, in vain or not; `None`: it was lost.
+    attempt: Option<KernelTime>,
     blocked: Option<KernelTime>,
-    previous_end: Option<KernelTime>,
+    previous_end: Option<PreviousEnd>,
     client_left: Option<KernelTime>,
+    server_fin: bool,
     states: VecDeque<State>,
 }
 
@@ -126,7 +129,7 @@ impl Session {
             joined: open.mid_request,
             seen_request: false,
             hidden_requests: false,
-            seen_response: false,
+            seen_response: open.send_sequence.is_some() && !open.mid_request,
             pipelines: false,
             ambiguous: false,
             opaque: false,
@@ -140,9 +143,11 @@ impl Session {
             reader: Reader::default(),
             call: 0,
             written: KernelTime::default(),
+            attempt: None,
             blocked: None,
             previous_end: None,
             client_left: None,
+            server_fin: false,
             states: VecDeque::new(),
         }
     }
@@ -244,6 +249,7 @@ impl Session {
 
     fn deliver_send(&mut self, segment: &mut Segment<'_>, context: &mut Context<'_, impl Sink>) {
         self.write(segment, context);
+        self.attempt = (!segment.lost).then_some(segment.time);
         self.send.delivered(segment);
     }
 
@@ -293,17 +299,16 @@ impl Session {
     fn settle(&mut self, now: Option<KernelTime>, context: &mut Context<'_, impl Sink>) -> Fate {
         while let Some(state) = self.states.front().copied() {
             let overdue = now.is_some_and(|now| state.time + context.config.reorder_hold <= now);
-            let missing = self.send.missing_before(state.write_sequence);
-            // The server's own FIN takes one position.
-            let caught_up = missing <= 1 && !self.receive.is_holding() && !self.send.is_holding();
+            let missing = self.missing_before(&state);
+            let caught_up = missing == 0 && !self.receive.is_holding() && !self.send.is_holding();
             if !caught_up && !overdue {
                 return Fate::Alive;
             }
             while self.receive.is_holding() || self.send.is_holding() {
                 self.give_up(context);
             }
-            let missing = self.send.missing_before(state.write_sequence);
-            if let (2.., Some(next)) = (missing, self.send.next()) {
+            let missing = self.missing_before(&state);
+            if let (1.., Some(next)) = (missing, self.send.next()) {
                 let time = state.time.max(self.send.clock());
                 self.deliver_send(&mut Segment::lost(next, missing, time), context);
             }
@@ -312,8 +317,15 @@ impl Session {
             if state.change != StateChange::ServerFin {
                 return Fate::Over;
             }
+            self.server_fin = true;
         }
         Fate::Alive
+    }
+
+    /// Bytes written before `state` that were never seen.
+    fn missing_before(&self, state: &State) -> u64 {
+        // The server's own FIN takes one position, after the change that tells of it.
+        self.send.missing_before(state.write_sequence).saturating_sub(u64::from(self.server_fin))
     }
 
     fn apply(&mut self, state: &State, context: &mut Context<'_, impl Sink>) {
@@ -339,7 +351,7 @@ impl Session {
     fn client_gone(&mut self, seen: KernelTime, context: &mut Context<'_, impl Sink>) {
         self.left(seen);
         let left = self.client_left.unwrap_or(seen);
-        let ending = Ending::ClientGone { left, seen, attempt: self.send.clock(), written: self.written };
+        let ending = Ending::ClientGone { left, seen, attempt: self.attempt, written: self.written };
         self.finish_all(ending, context);
     }
 
@@ -353,6 +365,7 @@ impl Session {
 
     fn finish_front(&mut self, ending: Ending, context: &mut Context<'_, impl Sink>) {
         let Some(mut exchange) = self.exchanges.pop_front() else { return };
+        let lost = exchange.end_lost;
         self.reading &= !self.exchanges.is_empty();
         if let (Some(since), Ending::ClientGone { left, .. }) = (self.blocked, ending) {
             exchange.write_blocked += left.saturating_since(since);
@@ -367,8 +380,8 @@ impl Session {
         } else if let Some(record) = exchange.finish(ending, self.previous_end, &self.info) {
             context.sink.request(record);
         }
-        if let Ending::Complete(end) = ending {
-            self.previous_end = Some(end);
+        if let Ending::Complete(time) = ending {
+            self.previous_end = Some(PreviousEnd { time, lost });
         }
     }
 }

@@ -32,8 +32,8 @@ pub(super) enum Ending {
     /// The last byte of the response was handed over.
     Complete(KernelTime),
     /// The client had left at `left`, seen for certain at `seen`; `attempt` was the server's last write, in vain or
-    /// not, and `written` the last that succeeded.
-    ClientGone { left: KernelTime, seen: KernelTime, attempt: KernelTime, written: KernelTime },
+    /// not (`None`: it was lost), and `written` the last that succeeded.
+    ClientGone { left: KernelTime, seen: KernelTime, attempt: Option<KernelTime>, written: KernelTime },
     /// The server closed the connection.
     ServerClosed(KernelTime),
     /// Nothing more will be known.
@@ -80,6 +80,14 @@ enum Content {
     Unknown,
 }
 
+/// When the response before a request ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PreviousEnd {
+    pub(super) time: KernelTime,
+    /// It was lost: `time` is a later moment.
+    pub(super) lost: bool,
+}
+
 /// How gaps between token events are kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keep<'a> {
@@ -113,6 +121,8 @@ pub(super) struct Exchange {
     pub(super) incomplete: Option<IncompleteReason>,
     /// What belongs to its response cannot be told any more: it ends with the next request or the connection.
     pub(super) response_lost: bool,
+    /// The end of its response was lost; only a later moment is known.
+    pub(super) end_lost: bool,
     /// Its stream's events are being counted.
     pub(super) counts_tokens: bool,
     /// The stream said that it is complete.
@@ -373,11 +383,11 @@ impl Exchange {
         self.gaps.max = self.gaps.max.max(gap);
     }
 
-    /// The record of the request that ended so. `previous_end`: when the response before it ended.
+    /// The record of the request that ended so. `previous`: the end of the response before it.
     pub(super) fn finish(
         mut self,
         ending: Ending,
-        previous_end: Option<KernelTime>,
+        previous: Option<PreviousEnd>,
         connection: &Arc<ConnectionInfo>,
     ) -> Option<RequestRecord> {
         let route = self.route.filter(|_| self.is_llm())?;
@@ -402,10 +412,10 @@ impl Exchange {
             // The client had all it wanted: nobody has to read the last chunk.
             Ending::ClientGone { written, .. } if self.done || self.error => self.complete(written),
             Ending::ClientGone { left, seen, attempt, .. } => {
-                cancelled_work = Some(match self.timeline.header {
-                    Some(_) => attempt.saturating_since(left),
-                    None => Duration::ZERO,
-                });
+                cancelled_work = match self.timeline.header {
+                    Some(_) => attempt.map(|attempt| attempt.saturating_since(left)),
+                    None => Some(Duration::ZERO),
+                };
                 self.cancel(left.min(seen));
                 Outcome::Cancelled
             }
@@ -417,10 +427,12 @@ impl Exchange {
         let outcome = if self.incomplete.is_some() { Outcome::Incomplete } else { outcome };
         let timeline = &mut self.timeline;
         timeline.arrival_unknown = timeline.arrive.is_none();
-        timeline.head_of_line_until = previous_end.filter(|previous| {
-            timeline.start().is_some_and(|start| *previous > start)
-                && timeline.header.or(timeline.end).is_none_or(|next| *previous <= next)
+        let waited = previous.filter(|previous| {
+            timeline.start().is_some_and(|start| previous.time > start)
+                && timeline.header.or(timeline.end).is_none_or(|next| previous.time <= next)
         });
+        timeline.turn_unknown = waited.is_some_and(|previous| previous.lost);
+        timeline.head_of_line_until = waited.filter(|previous| !previous.lost).map(|previous| previous.time);
         self.finish.sort_by_key(|finish| finish.index);
         Some(RequestRecord {
             connection: Arc::clone(connection),

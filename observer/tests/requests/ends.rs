@@ -5,7 +5,27 @@ use observer::{
     request::record::{IncompleteReason, Outcome},
 };
 
-use crate::harness::{Host, STREAM_HEAD, at, chat, chunk, content, delta, done};
+use crate::harness::{Host, STREAM_HEAD, at, chat, chunk, content, delta, done, ms};
+
+#[test]
+fn cancelled_work_is_unknown_where_the_last_write_was_lost() {
+    for lost in [false, true] {
+        let mut host = Host::new();
+        host.read(0.0, chat(false));
+        host.write(10.0, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n");
+        host.state(20.0, StateChange::ClientFin);
+        host.write(30.0, "answer");
+        if lost {
+            host.sent = host.sent.wrapping_add(6);
+        } else {
+            host.write(40.0, "answer");
+        }
+        host.state(50.0, StateChange::Reset);
+        host.tick(60.0);
+        assert_eq!(host.record().outcome, Outcome::Cancelled);
+        assert_eq!(host.record().cancelled_work, (!lost).then_some(ms(20.0)));
+    }
+}
 
 #[test]
 fn leaving_after_done_is_no_cancel() {

@@ -150,6 +150,53 @@ fn garbage_is_counted_and_passed_over() {
     assert_eq!(host.record().outcome, Outcome::Ok);
 }
 
+/// The next one waited for that end: when its turn came is not known.
+#[test]
+fn a_lost_end_of_a_response_leaves_the_next_ones_turn_unknown() {
+    let mut host = Host::bare();
+    let (received, sent) = (host.received, host.sent);
+    host.open(|open| (open.receive_sequence, open.send_sequence) = (Some(received), Some(sent)));
+    host.read(0.0, chat(false));
+    host.read(1.0, chat(false));
+    host.write(5.0, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nn");
+    // The last byte is lost.
+    host.sent = host.sent.wrapping_add(1);
+    host.write(30.0, OK);
+    host.tick(40.0);
+    let [first, second] = host.said.records.as_slice() else { panic!("{:#?}", host.said.records) };
+    assert_eq!((first.outcome, second.outcome), (Outcome::Incomplete, Outcome::Ok));
+    assert!(second.timeline.turn_unknown && second.timeline.head_of_line_until.is_none());
+}
+
+/// A client that asks again before it is answered: no byte is missing where the stream is known from its beginning.
+#[test]
+fn a_pipelined_first_response_is_measured_where_the_beginning_is_known() {
+    let mut host = Host::bare();
+    let (received, sent) = (host.received, host.sent);
+    host.open(|open| (open.receive_sequence, open.send_sequence) = (Some(received), Some(sent)));
+    host.read(0.0, chat(false));
+    host.read(1.0, chat(false));
+    host.write(20.0, OK);
+    host.write(30.0, OK);
+    assert!(host.said.records.iter().all(|record| record.outcome == Outcome::Ok), "{:#?}", host.said.records);
+    assert_eq!(host.said.records.len(), 2);
+}
+
+/// The server's FIN takes a position, but after the change of state that tells of it.
+#[test]
+fn a_last_write_of_one_byte_is_missed() {
+    let mut host = Host::new();
+    host.read(0.0, chat(false));
+    host.write(5.0, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nn");
+    host.sent = host.sent.wrapping_add(1);
+    host.state(6.0, StateChange::ServerFin);
+    host.sent = host.sent.wrapping_add(1);
+    host.state(7.0, StateChange::Closed);
+    host.tick(40.0);
+    assert_eq!(reason(&host), Some(IncompleteReason::FramingGap));
+    assert_eq!(host.said.gap[Direction::Send as usize], 1);
+}
+
 /// Known first positions show a loss that leaves no other trace.
 #[test]
 fn a_lost_first_response_and_second_request_do_not_pair_the_rest_wrongly() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use observer::{
-    event::{Data, Direction, StateChange},
+    event::{Data, Direction, Event, StateChange},
     request::{
         record::{IncompleteReason, Outcome},
         tracker::{Tracker, TrackerConfig},
@@ -25,7 +25,7 @@ fn reordered_writes_are_put_in_order() {
         host.sent = host.sent.wrapping_add(part.len() as u32);
     }
     for n in [0, 2, 3, 1] {
-        host.event(&observer::event::Event::Data(calls[n]));
+        host.event(&Event::Data(calls[n]));
     }
     let record = host.record();
     assert_eq!((record.outcome, record.token_events), (Outcome::Ok, Some(2)));
@@ -94,6 +94,25 @@ fn a_missing_read_is_waited_for_and_then_given_up() {
     assert_eq!(host.said.records[1].outcome, Outcome::Ok);
 }
 
+/// Told twice while its request is not: the second one must not keep the next response waiting.
+#[test]
+fn a_response_seen_twice_does_not_hold_up_the_next() {
+    let mut host = Host::bare();
+    let (received, sent) = (host.received, host.sent);
+    host.open(|open| (open.receive_sequence, open.send_sequence) = (Some(received), Some(sent)));
+    let (asked, answered) = (chat(false), "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let request = host.call(Direction::Receive, 1.0, asked.as_bytes());
+    host.received = host.received.wrapping_add(request.length);
+    let response = host.call(Direction::Send, 2.0, answered.as_bytes());
+    host.event(&Event::Data(response));
+    host.data(&response);
+    host.event(&Event::Data(request));
+    host.read(3.0, &asked);
+    host.write(4.0, answered);
+    assert_eq!(host.said.records.len(), 2);
+    assert!(host.said.records.iter().all(|record| record.outcome == Outcome::Ok), "{:#?}", host.said.records);
+}
+
 #[test]
 fn what_is_seen_twice_counts_once() {
     let mut host = Host::new();
@@ -102,7 +121,7 @@ fn what_is_seen_twice_counts_once() {
     let token = content("a");
     let call = host.call(Direction::Send, 2.0, token.as_bytes());
     host.data(&call);
-    host.event(&observer::event::Event::Data(call));
+    host.event(&Event::Data(call));
     host.write(3.0, END);
     assert_eq!((host.record().token_events, host.record().outcome), (Some(1), Outcome::Ok));
 }
@@ -117,7 +136,7 @@ fn a_change_of_state_waits_for_writes_before_it() {
     host.state(2.1, StateChange::ServerFin);
     host.state(2.2, StateChange::Closed);
     assert!(host.said.records.is_empty());
-    host.event(&observer::event::Event::Data(end));
+    host.event(&Event::Data(end));
     assert_eq!((host.record().outcome, host.record().timeline.end), (Outcome::Ok, Some(at(2.0))));
     assert_eq!(host.tracker.connections(), 0);
 }

@@ -82,6 +82,7 @@ impl Session {
                     // When bytes were written that no call was seen for cannot be told.
                     if let Some(front) = self.exchanges.front_mut().filter(|_| segment.lost) {
                         front.incomplete(IncompleteReason::FramingGap);
+                        front.end_lost = true;
                     }
                     self.response_end(&write, context);
                 }
@@ -118,7 +119,7 @@ impl Session {
                 // Before `delivered` is told: this attempt is the server's last.
                 self.left(segment.time);
                 let left = self.client_left.unwrap_or(segment.time);
-                let (seen, attempt) = (segment.time, segment.time);
+                let (seen, attempt) = (segment.time, Some(segment.time));
                 self.finish_all(Ending::ClientGone { left, seen, attempt, written: self.written }, context);
             }
             _ => {}
@@ -135,8 +136,8 @@ impl Session {
             && front.is_some_and(|front| next > front.timeline.ready);
         let may_have = front.is_some_and(|front| front.incomplete.is_none())
             && (self.hidden_requests || self.receive_lost || self.receive.is_holding());
-        // Of a stream's first bytes nobody can tell that others are missing before them: then this may as well be a
-        // later response.
+        // Where a stream begins may not be known. Then nobody can tell that bytes are missing before its first ones, and
+        // this may as well be a later response.
         if !self.seen_response && (asked_again || may_have) {
             self.response_lost(Loss::FramingGap, write.time);
         }
