@@ -44,9 +44,11 @@ fn rules() -> Result<()> {
 
 fn formatting() -> Result<()> {
     execute(cargo().args(["fmt", "--all", "--check"]))?;
-    let manifest = paths::ebpf_crate().join("Cargo.toml");
-    if manifest.is_file() {
-        execute(cargo().args(["fmt", "--check", "--manifest-path"]).arg(manifest))?;
+    // Workspaces of their own.
+    for manifest in [paths::ebpf_crate().join("Cargo.toml"), paths::root().join("tests/fuzz/Cargo.toml")] {
+        if manifest.is_file() {
+            execute(cargo().args(["fmt", "--check", "--manifest-path"]).arg(manifest))?;
+        }
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod demo;
+mod fuzz;
 mod lint;
 mod paths;
 mod process;
@@ -47,6 +48,8 @@ enum Command {
     Test(test::TestArgs),
     /// Build, then run the benchmarks.
     Bench(bench::BenchArgs),
+    /// Look for inputs that break parsers or the tracker; needs a nightly compiler.
+    Fuzz(fuzz::FuzzArgs),
     /// Observe a sample server under load, live.
     Demo(demo::DemoArgs),
 }
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Lint => lint::run(),
         Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Demo(args) => demo::run(&args),
     };
     match result {
