@@ -212,7 +212,8 @@ impl Exchange {
             self.response_model = Some(Arc::clone(model));
         }
         if facts.has_counts() {
-            self.hidden.usage = false;
+            // What came before stays as it was; the output's count grows, and of several prompts each has its own.
+            self.hidden.usage &= facts.counts().output.is_none() || facts.part.is_some();
             self.confirmed |= self.route.is_some();
             self.parts.learn(facts, &mut self.usage);
         }

@@ -150,6 +150,25 @@ fn garbage_is_counted_and_passed_over() {
     assert_eq!(host.record().outcome, Outcome::Ok);
 }
 
+/// What a hole leaves of an event tells some counts, and not how many tokens there were in the end.
+#[test]
+fn a_hole_in_the_last_event_leaves_no_earlier_count() {
+    let event = |text: &str, tokens: u32| {
+        let meta =
+            format!(r#"{{"finish_reason":null,"prompt_tokens":9,"completion_tokens":{tokens},"cached_tokens":0}}"#);
+        event(format!(r#"{{"text":"{text}","meta_info":{meta}}}"#))
+    };
+    for (tail, output) in [(60, None), (80, Some(2))] {
+        let mut host = Host::new();
+        host.read(0.0, request("/generate", r#"{"text":"hi","stream":true}"#));
+        host.write(1.0, format!("{STREAM_HEAD}{}", event("one", 1)));
+        let last = [event("one two", 2), done(), END.to_owned()].concat();
+        let call = host.call(Direction::Send, 2.0, last.as_bytes());
+        host.data(&Data { head: &last.as_bytes()[..10], tail: &last.as_bytes()[last.len() - tail..], ..call });
+        assert_eq!(host.record().usage.output, output, "{tail}");
+    }
+}
+
 /// The next one waited for that end: when its turn came is not known.
 #[test]
 fn a_lost_end_of_a_response_leaves_the_next_ones_turn_unknown() {
