@@ -1,10 +1,18 @@
 //! Replays the committed inputs of each fuzz target: seeds, and what fuzzing once found. `cargo xtask fuzz` looks for
-//! more.
+//! more. The targets that check the tracker get random inputs here, too.
 
 use std::{fs, path::Path};
 
+use proptest::{collection::vec, prelude::*, sample::select};
+
 // So that targets find here what they find in the fuzz crate.
 extern crate self as observer_fuzz;
+#[path = "../../tests/fuzz/src/api.rs"]
+pub mod api;
+#[path = "../../tests/fuzz/src/conversation.rs"]
+pub mod conversation;
+#[path = "../../tests/fuzz/src/events.rs"]
+pub mod events;
 #[path = "../../tests/fuzz/src/memory.rs"]
 pub mod memory;
 #[path = "../../tests/fuzz/src/records.rs"]
@@ -31,6 +39,8 @@ macro_rules! target {
 
 target!(http1, "../../tests/fuzz/src/bin/http1.rs");
 target!(json, "../../tests/fuzz/src/bin/json.rs");
+target!(loss, "../../tests/fuzz/src/bin/loss.rs");
+target!(ndjson, "../../tests/fuzz/src/bin/ndjson.rs");
 target!(sse, "../../tests/fuzz/src/bin/sse.rs");
 target!(tracker, "../../tests/fuzz/src/bin/tracker.rs");
 
@@ -49,6 +59,29 @@ fn replay(name: &str, target: fn(&[u8])) {
         for end in 0..input.len().min(1 << 10) {
             target(&input[..end]);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// See [`loss::target`] for what that means, exactly.
+    #[test]
+    fn never_a_latency_from_an_incomplete_timeline(
+        end in 0..6_u8, late in 0..8_u8, conversation in vec(any::<u8>(), 1..60),
+        fates in vec((any::<u8>(), 0..8_u8, any::<u8>()), 1..8),
+    ) {
+        let fates = fates.into_iter().flat_map(|(call, fate, operand)| [call, fate, operand]);
+        loss::target(&[end, late].into_iter().chain(conversation).chain(fates).collect::<Vec<_>>());
+    }
+
+    /// Any events in any order: nothing panics, memory is bounded, records are sound. See [`tracker::target`].
+    #[test]
+    fn any_events_are_survived(
+        operations in vec((select(tracker::LETTERS), vec(b'0'..b'p', 0..4)), 1..150),
+    ) {
+        let bytes = operations.into_iter().flat_map(|(letter, operands)| std::iter::once(letter).chain(operands));
+        tracker::target(&bytes.collect::<Vec<_>>());
     }
 }
 

@@ -1,7 +1,7 @@
 //! Pieces of real traffic, so that a fuzzer need not find HTTP by chance.
 
 /// What clients send. An `#` stands for a digit that counts requests.
-pub const REQUESTS: [&str; 18] = [
+pub const REQUESTS: [&str; 22] = [
     "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-request-id: ####\r\ncontent-length: 45\r\n\r\n",
     r#"{"model":"asked","messages":[],"stream":true}"#,
     "POST /v1/completions HTTP/1.1\r\nx-request-id: ####\r\ncontent-length: 17\r\n\r\n{\"model\":\"asked\"}",
@@ -20,10 +20,14 @@ pub const REQUESTS: [&str; 18] = [
     "\u{16}\u{3}\u{1}",
     "POST /v1/completions HTTP/1.1\r\ncontent-encoding: gzip\r\ncontent-length: 100000\r\n\r\n",
     "GET /v1/realtime HTTP/1.1\r\nupgrade: websocket\r\n\r\n",
+    "POST /api/chat HTTP/1.1\r\ncontent-length: 13\r\n\r\n{\"model\":\"m\"}",
+    "POST /generate HTTP/1.1\r\ncontent-length: 12\r\n\r\n{\"text\":\"x\"}",
+    "POST /v1/responses HTTP/1.1\r\ncontent-length: 13\r\n\r\n{\"input\":\"x\"}",
+    "POST /v1/messages HTTP/1.1\r\ncontent-length: 16\r\n\r\n{\"max_tokens\":1}",
 ];
 
 /// What servers send.
-pub const RESPONSES: [&str; 26] = [
+pub const RESPONSES: [&str; 36] = [
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",
     "3e\r\ndata: {\"model\":\"served\",\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\r\n",
     "2\r\n\n\n\r\n",
@@ -50,6 +54,16 @@ pub const RESPONSES: [&str; 26] = [
     "00 OK\r\n\r\n",
     "data: x",
     "\n\n",
+    "HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n",
+    "{\"model\":\"m\",\"message\":{\"content\":\"a\"},\"done\":false}\n",
+    "{\"done\":true,\"done_reason\":\"stop\",\"eval_count\":3}\n",
+    "data: {\"text\":\"a a\",\"meta_info\":{\"completion_tokens\":2},\"index\":0}\n\n",
+    "data: {\"text\":\"a a a\",\"meta_info\":{\"completion_tokens\":3},\"index\":1}\n\n",
+    "data: {\"type\":\"response.output_text.delta\",\"sequence_number\":0,\"delta\":\"a\"}\n\n",
+    "data: {\"type\":\"response.output_text.delta\",\"sequence_number\":2,\"delta\":\"b\"}\n\n",
+    "data: {\"type\":\"content_block_delta\",\"delta\":{\"thinking\":\"a\"}}\n\n",
+    "data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"x\"},\"usage\":{\"output_tokens\":3}}\n\n",
+    "event: error\ndata: {\"type\":\"error\"}\n\n",
 ];
 
 /// A piece with its `#`s replaced by the last digits of `serial`.

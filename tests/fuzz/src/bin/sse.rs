@@ -4,55 +4,23 @@
 
 use observer::{
     connection::stream::Chunk,
-    protocol::sse::{EVENT_MAX, Event, Frame, Parser},
+    protocol::{events::Frame, sse::Parser},
 };
-use observer_fuzz::stream;
-
-#[derive(PartialEq, Debug)]
-enum Seen {
-    Event { name: Vec<u8>, data: Vec<u8>, partial: bool },
-    Gap,
-}
+use observer_fuzz::events::{self, Seen};
 
 /// However the bytes are cut, the parser finds the same events; they are those that the standard's own steps find,
 /// up to a gap; what it keeps of one is bounded.
 pub(crate) fn target(data: &[u8]) {
-    let chunks = stream::decode(data);
-    let whole = parse(&chunks);
-    for seed in [0, 1, 0xfeed] {
-        let cut = stream::cut(&chunks, seed);
-        assert_eq!(parse(&cut), whole, "cut as {cut:?}");
-    }
-    if data.len() < EVENT_MAX
-        && let [Chunk::Data(bytes), rest @ ..] = chunks.as_slice()
-    {
-        // Before the first gap no event is dispatched but by a blank line.
-        let first_gap = whole.iter().position(|seen| *seen == Seen::Gap);
-        assert_eq!(whole[..first_gap.unwrap_or(whole.len())], dispatched(bytes, rest.is_empty()));
-    }
+    events::check(data, parse, dispatched);
 }
 
 fn parse(chunks: &[Chunk<'_>]) -> Vec<Seen> {
     let (mut parser, mut seen) = (Parser::default(), Vec::new());
     for chunk in chunks {
-        let (mut rest, mut steps) = (*chunk, 0);
-        while let Some(frame) = parser.step(&mut rest) {
-            steps += 1;
-            assert!(steps <= chunk.len(), "no end of frames");
-            seen.push(match frame {
-                Frame::Event(event) => copy(&event),
-                Frame::Gap => Seen::Gap,
-            });
-        }
-        assert!(rest.is_empty(), "more was asked for than there is, but not all was taken");
+        seen.extend(events::steps(chunk, |rest| parser.step(rest).map(|frame| Seen::of(&frame))));
     }
-    seen.extend(parser.finish().map(|event| copy(&event)));
+    seen.extend(parser.finish().map(|event| Seen::of(&Frame::Event(event))));
     seen
-}
-
-fn copy(event: &Event<'_>) -> Seen {
-    assert!(event.data.len() <= EVENT_MAX && event.name.len() <= 64);
-    Seen::Event { name: event.name.to_vec(), data: event.data.to_vec(), partial: event.partial }
 }
 
 /// By the steps of WHATWG HTML, 9.2.6, line by line, and what the end of a stream may cut off: an event whose blank
@@ -77,7 +45,7 @@ fn dispatched(bytes: &[u8], ends: bool) -> Vec<Seen> {
         match &line[..colon.unwrap_or(line.len())] {
             [] if line.is_empty() => {
                 let name = std::mem::take(&mut name);
-                seen.extend(data.take().map(|data| Seen::Event { name, data, partial: false }));
+                seen.extend(data.take().map(|data| Seen::whole(name, data)));
             }
             b"event" => name = value[..value.len().min(64)].to_vec(),
             b"data" => match &mut data {
@@ -91,7 +59,7 @@ fn dispatched(bytes: &[u8], ends: bool) -> Vec<Seen> {
         }
     }
     if ends {
-        seen.extend(data.map(|data| Seen::Event { name, data, partial: false }));
+        seen.extend(data.map(|data| Seen::whole(name, data)));
     }
     seen
 }

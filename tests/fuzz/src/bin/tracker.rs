@@ -15,6 +15,9 @@ use observer_fuzz::{
     traffic::{REQUESTS, RESPONSES, numbered},
 };
 
+/// All letters that are operations.
+pub(crate) const LETTERS: &[u8] = b"OXRWMmrwdefasEjStFL";
+
 /// Connections that there are; the tracker may keep one less.
 const CONNECTIONS: usize = 5;
 /// Most bytes that a connection may hold: calls held back in both directions (buffers may be twice as long as what is
@@ -169,6 +172,9 @@ impl Host {
 
     fn operation(&mut self, letter: u8, input: &mut Input<'_>) {
         self.now += self.step;
+        if !LETTERS.contains(&letter) {
+            return;
+        }
         match letter {
             b'O' => self.open(input, None),
             b'X' => {
