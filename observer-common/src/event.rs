@@ -15,6 +15,8 @@ pub const KIND_STATE: u16 = 3;
 pub const KIND_ARRIVALS: u16 = 4;
 /// Value of [`EventHeader::kind`] for [`PortListen`].
 pub const KIND_LISTEN: u16 = 5;
+/// Value of [`EventHeader::kind`] for [`SocketConnect`].
+pub const KIND_CONNECT: u16 = 6;
 
 /// [`SocketData::direction`]: the server wrote, to its client.
 pub const DIRECTION_SEND: u8 = 0;
@@ -52,6 +54,10 @@ pub const OPEN_OPAQUE: u16 = OPEN_TLS | OPEN_HTTP2 | OPEN_MPTCP | OPEN_UNREADABL
 pub const STATE_OUT_OF_SCOPE: u8 = 255;
 /// TCP_ESTABLISHED of the kernel's `enum` in `net/tcp_states.h`, as are the next ones.
 pub const TCP_ESTABLISHED: u8 = 1;
+/// A client has asked for a connection.
+pub const TCP_SYN_SENT: u8 = 2;
+/// A server was asked for one.
+pub const TCP_SYN_RECV: u8 = 3;
 /// The server closed first and waits for the client.
 pub const TCP_FIN_WAIT1: u8 = 4;
 /// Closed, by both sides or by a reset.
@@ -243,3 +249,27 @@ pub struct PortListen {
     pub padding: u16,
 }
 const _: () = assert!(size_of::<PortListen>() == 32);
+
+/// A process of this host connected to a candidate port. Port and address are the other end's of those that the
+/// server's [`SocketOpen`] calls local and remote.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct SocketConnect {
+    /// `kind` is [`KIND_CONNECT`]; the cookie is the client's socket's.
+    pub header: EventHeader,
+    /// Who connected.
+    pub tgid: u32,
+    /// `AF_*`.
+    pub family: u16,
+    /// The client's port, host order.
+    pub local_port: u16,
+    /// The server's port, host order.
+    pub remote_port: u16,
+    /// Zero.
+    pub padding: [u16; 3],
+    /// The client's. Network order; IPv4 in the first four bytes.
+    pub local_address: [u8; 16],
+    /// The server's. Network order; IPv4 in the first four bytes.
+    pub remote_address: [u8; 16],
+}
+const _: () = assert!(size_of::<SocketConnect>() == 72 && offset_of!(SocketConnect, local_address) == 40);

@@ -35,6 +35,8 @@ counters! {
     Arrivals = "arrivals", false;
     /// Listening ports learnt.
     Listen = "listen", false;
+    /// Connections that processes of this host made to candidate ports.
+    Connect = "connect", false;
     /// Wake-ups of user space that the fill mark forced.
     Wakeup = "wakeup", false;
     /// Data events for which the ring had no room.
@@ -43,6 +45,8 @@ counters! {
     OtherRingFull = "other_ring_full", true;
     /// Sockets whose state could not be stored (out of memory).
     StateStorage = "state_storage", true;
+    /// Clients that could not be remembered until their connection was established (out of memory).
+    ClientStorage = "client_storage", true;
     /// Stretches of received bytes without an arrival stamp, since their socket's own ring had no room: known to
     /// matter only if another request begins in them.
     Unstamped = "unstamped", false;

@@ -10,8 +10,9 @@ use aya_ebpf::{
 };
 use observer_common::{
     event::{
-        Arrival, DATA_FAULT, DATA_NO_PAYLOAD, EventHeader, KIND_ARRIVALS, KIND_DATA, KIND_LISTEN, KIND_OPEN,
-        KIND_STATE, PortListen, SocketArrivals, SocketData, SocketDataRecord, SocketOpen, SocketState, TCP_CLOSE,
+        Arrival, DATA_FAULT, DATA_NO_PAYLOAD, EventHeader, KIND_ARRIVALS, KIND_CONNECT, KIND_DATA, KIND_LISTEN,
+        KIND_OPEN, KIND_STATE, PortListen, SocketArrivals, SocketConnect, SocketData, SocketDataRecord, SocketOpen,
+        SocketState, TCP_CLOSE,
     },
     limits::{ARRIVALS, CAPTURE_LARGE, CAPTURE_MEDIUM, CAPTURE_SMALL, COMM_LEN},
     loss::Counter,
@@ -268,4 +269,27 @@ pub fn listen(time: u64, port: u16) {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     entry.write(PortListen { header: header(KIND_LISTEN, 0, time, 0), tgid, port, padding: 0 });
     submit(entry, Counter::Listen);
+}
+
+/// Process `tgid` of this host connected to a candidate port.
+#[inline(always)]
+pub fn connect(sock: Sock, time: u64, tgid: u32) {
+    let Some(mut entry) = EVENTS.reserve::<SocketConnect>(0) else {
+        count(Counter::OtherRingFull);
+        return;
+    };
+    let pointer = entry.as_mut_ptr();
+    let (local, remote) = sock.addresses();
+    // SAFETY: the reserved record; addresses are arrays of the same size.
+    unsafe {
+        (*pointer).header = header(KIND_CONNECT, 0, time, sock.cookie());
+        (*pointer).tgid = tgid;
+        (*pointer).family = sock.family();
+        (*pointer).local_port = sock.local_port();
+        (*pointer).remote_port = sock.remote_port();
+        (*pointer).padding = [0; 3];
+        (&raw mut (*pointer).local_address).cast::<[u32; 4]>().write_unaligned(local);
+        (&raw mut (*pointer).remote_address).cast::<[u32; 4]>().write_unaligned(remote);
+    }
+    submit(entry, Counter::Connect);
 }

@@ -45,6 +45,10 @@ pub static CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(SCOPE_CGROUPS,
 #[btf_map]
 pub static SOCKETS: SkStorage<Socket> = SkStorage::new();
 
+/// By a client's socket, the thread group id of who asked for its connection, until that is established.
+#[btf_map]
+pub static CLIENTS: SkStorage<u32> = SkStorage::new();
+
 /// Constants of the load, in `.rodata`.
 #[unsafe(no_mangle)]
 pub static CONFIG: KernelConfig = KernelConfig {

@@ -2,12 +2,15 @@
 
 use core::ptr;
 
-use aya_ebpf::{bindings::BPF_SK_STORAGE_GET_F_CREATE, helpers::generated::bpf_sk_storage_get};
+use aya_ebpf::{
+    bindings::BPF_SK_STORAGE_GET_F_CREATE,
+    helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
+};
 use observer_common::{event::Arrival, limits::ARRIVALS, loss::Counter};
 
 use crate::{
     kernel::{Sock, Tcp},
-    maps::{SOCKETS, count},
+    maps::{CLIENTS, SOCKETS, count},
 };
 
 /// Not decided yet. All zeros, as new storage is.
@@ -95,6 +98,39 @@ pub fn get_or_create(sock: Sock) -> Option<&'static mut Socket> {
         count(Counter::StateStorage);
     }
     socket
+}
+
+/// Notes who asked for the connection of a client's `sock`. The server's end of it is another socket.
+#[inline(always)]
+pub fn set_client(sock: Sock, mut tgid: u32) {
+    // SAFETY: the helper takes a first value of the map's type, and returns null or a value that lives as long as this
+    // program runs.
+    let slot = unsafe {
+        bpf_sk_storage_get(
+            (&raw const CLIENTS).cast_mut().cast(),
+            sock.as_ptr(),
+            (&raw mut tgid).cast(),
+            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
+        )
+        .cast::<u32>()
+        .as_mut()
+    };
+    match slot {
+        Some(slot) => *slot = tgid,
+        None => count(Counter::ClientStorage),
+    }
+}
+
+/// Who asked for the connection of a client's `sock`; forgotten with that.
+#[inline(always)]
+pub fn take_client(sock: Sock) -> Option<u32> {
+    let map = (&raw const CLIENTS).cast_mut().cast();
+    // SAFETY: as above; the value is copied before it is deleted.
+    unsafe {
+        let tgid = *bpf_sk_storage_get(map, sock.as_ptr(), ptr::null_mut(), 0).cast::<u32>().as_ref()?;
+        bpf_sk_storage_delete(map, sock.as_ptr());
+        Some(tgid)
+    }
 }
 
 impl Socket {

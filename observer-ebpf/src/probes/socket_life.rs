@@ -1,12 +1,12 @@
 //! The life of TCP connections: listening, established, closed; and when their bytes arrive.
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext};
 use aya_log_ebpf::{info, warn};
 use observer_common::{
     config::{PORT_CANDIDATE, SCOPE_PORTS},
     event::{
         FAMILY_INET, FAMILY_INET6, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_WAIT1,
-        TCP_LAST_ACK, TCP_LISTEN,
+        TCP_LAST_ACK, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT,
     },
 };
 
@@ -17,10 +17,8 @@ use crate::{
     socket::{self, KNOWN, LEFT_ALONE},
 };
 
-const TCP_SYN_RECV: i32 = 3;
-
 /// `void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`, since 4.16.
-/// LISTEN comes in the listening process's context, most others do not.
+/// LISTEN and SYN_SENT come in the context of the process that listens or connects, most others do not.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn obs_sock_state(ctx: BtfTracePointContext) -> i32 {
     let sock = Sock(ctx.arg(0));
@@ -31,9 +29,13 @@ pub fn obs_sock_state(ctx: BtfTracePointContext) -> i32 {
     if new_state == i32::from(TCP_LISTEN) {
         listen(&ctx, sock);
     } else if new_state == i32::from(TCP_ESTABLISHED) {
-        if old_state == TCP_SYN_RECV {
+        if old_state == i32::from(TCP_SYN_RECV) {
             established(&ctx, sock);
+        } else if old_state == i32::from(TCP_SYN_SENT) {
+            connected(sock);
         }
+    } else if new_state == i32::from(TCP_SYN_SENT) {
+        connecting(sock);
     } else {
         changed(sock, old_state, new_state);
     }
@@ -77,6 +79,26 @@ fn established(ctx: &BtfTracePointContext, sock: Sock) {
     socket.established = now();
     socket.arrived = tcp.rcv_nxt();
     socket.local_port = local_port;
+}
+
+/// A client asks for a connection: the last moment at which its process is known for sure, and too early for its port.
+#[inline(always)]
+fn connecting(sock: Sock) {
+    if port_state(u32::from(sock.remote_port())) != PORT_CANDIDATE || filter::is_own_process() {
+        return;
+    }
+    socket::set_client(sock, (bpf_get_current_pid_tgid() >> 32) as u32);
+}
+
+/// Tells who the client of a candidate's new connection is, before the server can read a byte from it.
+#[inline(always)]
+fn connected(sock: Sock) {
+    if port_state(u32::from(sock.remote_port())) != PORT_CANDIDATE {
+        return;
+    }
+    if let Some(tgid) = socket::take_client(sock) {
+        emit::connect(sock, now(), tgid);
+    }
 }
 
 #[inline(always)]

@@ -9,12 +9,12 @@ use std::{
 
 use aya::maps::{MapData, Queue, RingBuf};
 use observer_common::event::{
-    self as wire, ARRIVALS_PER_EVENT, EventHeader, KIND_ARRIVALS, KIND_DATA, KIND_LISTEN, KIND_OPEN, KIND_STATE,
-    PortListen, SocketArrivals, SocketData, SocketOpen, SocketState,
+    self as wire, ARRIVALS_PER_EVENT, EventHeader, KIND_ARRIVALS, KIND_CONNECT, KIND_DATA, KIND_LISTEN, KIND_OPEN,
+    KIND_STATE, PortListen, SocketArrivals, SocketConnect, SocketData, SocketOpen, SocketState,
 };
 
 use crate::{
-    event::{Arrivals, Cookie, Data, Direction, Event, Listen, OpaqueReason, Open, State, StateChange},
+    event::{Arrivals, Connect, Cookie, Data, Direction, Event, Listen, OpaqueReason, Open, State, StateChange},
     time::KernelTime,
 };
 
@@ -35,6 +35,8 @@ unsafe impl Plain for SocketState {}
 unsafe impl Plain for SocketArrivals {}
 // SAFETY: as above.
 unsafe impl Plain for PortListen {}
+// SAFETY: as above.
+unsafe impl Plain for SocketConnect {}
 
 fn read<T: Plain>(bytes: &[u8]) -> Option<T> {
     (bytes.len() >= size_of::<T>()).then(|| {
@@ -194,6 +196,15 @@ fn decode<'a>(bytes: &'a [u8], stamps: &'a mut [wire::Arrival; ARRIVALS_PER_EVEN
         KIND_LISTEN => {
             let listen: PortListen = read(bytes)?;
             Event::Listen(Listen { time, pid: listen.tgid, port: listen.port })
+        }
+        KIND_CONNECT => {
+            let connect: SocketConnect = read(bytes)?;
+            Event::Connect(Connect {
+                time,
+                pid: connect.tgid,
+                local: address(connect.family, connect.local_address, connect.local_port)?,
+                remote: address(connect.family, connect.remote_address, connect.remote_port)?,
+            })
         }
         _ => return None,
     })

@@ -44,6 +44,14 @@ impl Operation {
     }
 }
 
+impl Operation {
+    /// Whether it yields generated tokens.
+    #[must_use]
+    pub const fn generates(self) -> bool {
+        matches!(self, Self::Chat | Self::TextCompletion)
+    }
+}
+
 /// Token counts as the server reported them; never counted by us.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {

@@ -16,10 +16,12 @@ fn place(counter: Counter) -> Option<(&'static str, Option<&'static str>)> {
         Counter::State => ("state", None),
         Counter::Arrivals => ("arrivals", None),
         Counter::Listen => ("listen", None),
+        Counter::Connect => ("connect", None),
         Counter::DataRingFull => ("data", Some("ring_full")),
         Counter::OtherRingFull => ("other", Some("ring_full")),
         Counter::PayloadFault => ("data", Some("payload_fault")),
         Counter::StateStorage => ("open", Some("out_of_memory")),
+        Counter::ClientStorage => ("connect", Some("out_of_memory")),
         Counter::ScopePidInsert
         | Counter::Wakeup
         | Counter::NoPayload

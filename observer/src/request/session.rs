@@ -6,7 +6,8 @@ mod send;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
-    record::{ConnectionInfo, IncompleteReason},
+    hops::Hops,
+    record::{ConnectionInfo, IncompleteReason, RequestRecord},
     response::{Reader, Scratch},
     timeline::{Ending, Exchange, PreviousEnd, Write},
     tracker::{Sink, TrackerConfig},
@@ -39,6 +40,7 @@ pub(super) struct Context<'a, S> {
     pub(super) config: &'a TrackerConfig,
     pub(super) sink: &'a mut S,
     pub(super) scratch: &'a mut Scratch,
+    pub(super) hops: &'a mut Hops,
 }
 
 /// Whether a connection lives on.
@@ -235,6 +237,7 @@ impl Session {
     /// It ended, and how was lost, perhaps with the end of its response: nobody knows whether the client left early.
     pub(super) fn lose(mut self, context: &mut Context<'_, impl Sink>) {
         self.finish_all(Ending::Unknown(IncompleteReason::Abandoned), context);
+        context.hops.disconnect(&self.info);
     }
 
     fn left(&mut self, time: KernelTime) {
@@ -329,6 +332,9 @@ impl Session {
     }
 
     fn apply(&mut self, state: &State, context: &mut Context<'_, impl Sink>) {
+        if matches!(state.change, StateChange::Reset | StateChange::Closed) {
+            context.hops.disconnect(&self.info);
+        }
         match state.change {
             StateChange::ClientFin => {}
             StateChange::Reset => self.client_gone(state.time, context),
@@ -373,12 +379,13 @@ impl Session {
         if self.exchanges.is_empty() {
             self.blocked = None;
         }
+        let role = context.hops.over(&self.info, &exchange);
         if !exchange.is_llm() {
             if !matches!(ending, Ending::Unknown(_)) && !exchange.response_lost {
                 context.sink.other_request(&self.info);
             }
         } else if let Some(record) = exchange.finish(ending, self.previous_end, &self.info) {
-            context.sink.request(record);
+            context.sink.request(RequestRecord { role, ..record });
         }
         if let Ending::Complete(time) = ending {
             self.previous_end = Some(PreviousEnd { time, lost });

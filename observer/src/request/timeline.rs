@@ -107,6 +107,8 @@ pub(super) struct Exchange {
     control: bool,
     /// What the body says of the operation.
     pub(super) operation: Option<Operation>,
+    /// Which of the requests under way it is, to `Hops`.
+    pub(super) flight: u64,
     pub(super) method: Method,
     pub(super) timeline: Timeline,
     pub(super) request_model: Option<Arc<str>>,

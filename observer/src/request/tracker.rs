@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    hops::{CLIENTS_MAX, Hops},
     labels::HeaderLabels,
     record::{ConnectionInfo, RequestRecord},
     response::Scratch,
@@ -104,6 +105,7 @@ pub struct Tracker {
     waiting: Vec<Cookie>,
     next_look: Option<KernelTime>,
     scratch: Scratch,
+    hops: Hops,
 }
 
 impl Tracker {
@@ -116,6 +118,7 @@ impl Tracker {
             waiting: Vec::new(),
             next_look: None,
             scratch: Scratch::default(),
+            hops: Hops::new(CLIENTS_MAX),
         }
     }
 
@@ -123,7 +126,8 @@ impl Tracker {
     pub fn event(&mut self, event: &Event<'_>, names: &mut impl NameResolver, sink: &mut impl Sink) {
         let (cookie, time) = match event {
             Event::Open(open) => return self.open(open, names, sink),
-            Event::Listen(_) | Event::Connect(_) => return,
+            Event::Connect(connect) => return self.hops.connect(connect),
+            Event::Listen(_) => return,
             Event::Data(data) => (data.cookie, Some(data.time)),
             Event::State(state) => (state.cookie, Some(state.time)),
             Event::Arrivals(arrivals) => (arrivals.cookie, None),
@@ -137,7 +141,7 @@ impl Tracker {
             }
             return;
         };
-        let mut context = Context { config: &self.config, sink, scratch: &mut self.scratch };
+        let mut context = Context { config: &self.config, sink, scratch: &mut self.scratch, hops: &mut self.hops };
         let fate = match event {
             Event::Data(data) => session.data(data, &mut context),
             Event::State(state) => session.state(state, &mut context),
@@ -163,16 +167,22 @@ impl Tracker {
         });
         if let Some(reason) = open.opaque {
             sink.opaque(&info, reason);
+            self.hops.disconnect(&info);
             // What looked like HTTP at first sight is not.
             if let Some(old) = self.table.remove(open.cookie) {
-                old.abandon(&mut Context { config: &self.config, sink, scratch: &mut self.scratch });
+                old.abandon(&mut Context {
+                    config: &self.config,
+                    sink,
+                    scratch: &mut self.scratch,
+                    hops: &mut self.hops,
+                });
             }
             return;
         }
         if open.mid_request {
             sink.joined_mid_request(&info);
         }
-        let mut context = Context { config: &self.config, sink, scratch: &mut self.scratch };
+        let mut context = Context { config: &self.config, sink, scratch: &mut self.scratch, hops: &mut self.hops };
         self.table.make_room(|session| session.abandon(&mut context));
         if let Some(old) = self.table.insert(open.cookie, Session::new(info, open, &self.config), open.time) {
             old.abandon(&mut context);
@@ -182,14 +192,14 @@ impl Tracker {
     /// A connection ended, and the event of that was lost. What it carried cannot be told.
     pub fn ended(&mut self, cookie: Cookie, sink: &mut impl Sink) {
         if let Some(session) = self.table.remove(cookie) {
-            session.lose(&mut Context { config: &self.config, sink, scratch: &mut self.scratch });
+            session.lose(&mut Context { config: &self.config, sink, scratch: &mut self.scratch, hops: &mut self.hops });
         }
     }
 
     /// All events up to `now` were given: stops waiting for what is overdue. To be called after each drain of the
     /// ring.
     pub fn tick(&mut self, now: KernelTime, sink: &mut impl Sink) {
-        let mut context = Context { config: &self.config, sink, scratch: &mut self.scratch };
+        let mut context = Context { config: &self.config, sink, scratch: &mut self.scratch, hops: &mut self.hops };
         let table = &mut self.table;
         self.waiting.retain(|cookie| {
             let Some(session) = table.get_mut(*cookie) else { return false };
@@ -200,6 +210,7 @@ impl Tracker {
             session.listed = session.is_waiting();
             session.listed
         });
+        debug_assert!(!table.is_empty() || context.hops.is_idle(), "requests without a connection");
         let idle = self.config.idle_timeout;
         let next_look = *self.next_look.get_or_insert(now + idle / IDLE_LOOKS);
         if now >= next_look {
@@ -215,19 +226,26 @@ impl Tracker {
     /// still under way are dropped: they did not end, and their servers go on without us.
     pub fn finish(&mut self, _now: KernelTime, sink: &mut impl Sink) {
         let forever = KernelTime::from_nanos(u64::MAX);
-        let mut context = Context { config: &self.config, sink, scratch: &mut self.scratch };
+        let mut context = Context { config: &self.config, sink, scratch: &mut self.scratch, hops: &mut self.hops };
         for cookie in self.waiting.drain(..) {
             if let Some(session) = self.table.get_mut(cookie) {
                 session.expire(forever, &mut context);
             }
         }
         self.table = Table::new(self.config.max_connections);
+        self.hops = Hops::new(CLIENTS_MAX);
     }
 
     /// Connections known now.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.table.len()
+    }
+
+    /// Connections whose clients are known to be processes of this host, used or not.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.hops.clients()
     }
 
     /// Every connection, with the number of its requests as in [`Self::in_flight`].

@@ -5,6 +5,7 @@ mod cases;
 mod ends;
 mod harness;
 mod holes;
+mod hops;
 mod labels;
 mod loss;
 mod order;

@@ -58,7 +58,7 @@ impl Session {
                 }
                 Some(Frame::Head(head)) => self.request_head(head, context),
                 Some(Frame::Body(chunk)) => self.request_body(chunk),
-                Some(Frame::End) => self.request_end(segment),
+                Some(Frame::End) => self.request_end(segment, context),
                 Some(Frame::Lost(loss)) => self.request_lost(loss, used.len(), context),
             }
         }
@@ -104,6 +104,7 @@ impl Session {
         if self.ambiguous || exchange.response_lost {
             exchange.incomplete(IncompleteReason::FramingGap);
         }
+        context.hops.begun(&self.info, &mut exchange);
         self.exchanges.push_back(exchange);
     }
 
@@ -148,7 +149,7 @@ impl Session {
         }
     }
 
-    fn request_end(&mut self, segment: &Segment<'_>) {
+    fn request_end(&mut self, segment: &Segment<'_>, context: &mut Context<'_, impl Sink>) {
         let time = segment.time;
         if let Some(exchange) = self.exchanges.back_mut().filter(|_| self.reading) {
             exchange.request_bytes = self.requests.message_bytes();
@@ -159,6 +160,7 @@ impl Session {
             if exchange.timeline.header.is_none_or(|header| header >= time) {
                 exchange.timeline.ready = Some(time);
             }
+            context.hops.asked(&self.info, exchange);
         }
         self.reading = false;
     }

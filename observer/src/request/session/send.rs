@@ -151,7 +151,8 @@ impl Session {
             let reason = if head.status == 101 { OpaqueReason::Upgrade } else { OpaqueReason::Connect };
             self.opaque = true;
             context.sink.opaque(&self.info, reason);
-            if self.exchanges.pop_front().is_some() {
+            if let Some(exchange) = self.exchanges.pop_front() {
+                context.hops.over(&self.info, &exchange);
                 context.sink.other_request(&self.info);
             }
             self.finish_all(Ending::Unknown(IncompleteReason::Abandoned), context);
