@@ -26,7 +26,7 @@ use super::{
     ring::Ring,
     scope,
 };
-use crate::config::Scope;
+use crate::{config::Scope, event::Connect};
 
 /// The BPF object; empty in builds without it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer.o"));
@@ -49,6 +49,8 @@ pub struct Kernel {
     reports: Vec<ProbeReport>,
     generation: u32,
     explicit_ports: bool,
+    /// Candidates by user space's word.
+    ports: BTreeSet<u16>,
     cgroups: BTreeSet<u64>,
 }
 
@@ -118,6 +120,7 @@ impl Kernel {
             reports: Vec::new(),
             generation: 0,
             explicit_ports: false,
+            ports: BTreeSet::new(),
             cgroups: BTreeSet::new(),
         })
     }
@@ -146,6 +149,13 @@ impl Kernel {
     /// The kernel side's diagnostics, if the load was told to send them and they were not taken before.
     pub fn take_log(&mut self) -> Option<KernelLog> {
         self.log.take()
+    }
+
+    /// Connections to ports in scope that processes of this host had before the probes were attached, at most `limit`;
+    /// of later ones events tell. Process ids are those of `/proc` here.
+    #[must_use]
+    pub fn clients(&self, limit: usize) -> Vec<Connect> {
+        scope::clients(&self.ports, limit)
     }
 
     /// What became of each probe.
@@ -358,6 +368,7 @@ impl Kernel {
     }
 
     fn add_ports(&mut self, ports: &BTreeSet<u16>) -> Result<(), KernelError> {
+        self.ports.extend(ports);
         let mut map = self.ports()?;
         ports
             .iter()
@@ -366,6 +377,7 @@ impl Kernel {
     }
 
     fn replace_ports(&mut self, ports: &BTreeSet<u16>) -> Result<(), KernelError> {
+        self.ports.clear();
         self.add_ports(ports)?;
         // A new map is all zeros.
         if self.generation == 1 {

@@ -1,8 +1,9 @@
 //! From the configured scope to what the kernel side compares: ports, thread group ids, cgroup ids.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map::Entry},
     fs, io,
+    net::SocketAddr,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -12,6 +13,9 @@ use procfs::{
     ProcError, net,
     process::{FDTarget, Process, all_processes},
 };
+
+use super::clock;
+use crate::event::Connect;
 
 /// A cgroup as the kernel side knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,6 +121,47 @@ pub(super) fn listening_ports(in_scope: Option<&dyn Fn(&Process) -> bool>) -> BT
     ports
 }
 
+/// Connections that processes of this host have to these ports, at most `limit`, in every network namespace that one of
+/// them uses. Looks at descriptors only where there is such a connection, and only until all are found.
+pub(super) fn clients(ports: &BTreeSet<u16>, limit: usize) -> Vec<Connect> {
+    let time = clock::now();
+    let mut found = Vec::new();
+    let mut namespaces: BTreeMap<u64, HashMap<u64, Ends>> = BTreeMap::new();
+    let own = std::process::id();
+    for process in processes() {
+        let Some(pid) = u32::try_from(process.pid()).ok().filter(|pid| *pid != own) else { continue };
+        let Ok(namespace) = fs::metadata(format!("/proc/{pid}/ns/net")).map(|data| data.ino()) else { continue };
+        let open = namespaces.entry(namespace).or_insert_with(|| connections_to(&process, ports));
+        if open.is_empty() {
+            continue;
+        }
+        for inode in sockets(&process) {
+            if found.len() >= limit {
+                return found;
+            }
+            if let Some((local, remote)) = open.remove(&inode) {
+                found.push(Connect { time, pid, local, remote });
+            }
+        }
+    }
+    found
+}
+
+/// Both ends of a connection, the nearer first.
+type Ends = (SocketAddr, SocketAddr);
+
+/// Socket inode to ends of all established TCP connections to these ports in a process's network namespace.
+fn connections_to(process: &Process, ports: &BTreeSet<u16>) -> HashMap<u64, Ends> {
+    let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    [process.tcp(), process.tcp6()]
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.state == net::TcpState::Established && ports.contains(&entry.remote_address.port()))
+        .map(|entry| (entry.inode, (canonical(entry.local_address), canonical(entry.remote_address))))
+        .collect()
+}
+
 /// Inodes of a process's sockets.
 fn sockets(process: &Process) -> HashSet<u64> {
     let descriptors = process.fd().into_iter().flatten().flatten();
@@ -183,6 +228,29 @@ mod tests {
         assert!(listening_ports(Some(&|process: &Process| process.pid() == own)).contains(&port));
         assert!(!listening_ports(Some(&|process: &Process| process.pid() == 1)).contains(&port));
         assert!(!listening_ports(None).contains(&port), "the observer's own");
+    }
+
+    #[test]
+    fn connections_of_others_are_found_with_their_processes() {
+        // Of the test's own process there is nothing to be found: it stands for the observer here.
+        let mut found = Vec::new();
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = std::net::TcpListener::bind(address).expect("loopback");
+            let server = listener.local_addr().expect("bound");
+            let script = "import socket,sys; s=socket.create_connection((sys.argv[1],int(sys.argv[2]))); s.recv(1)";
+            let mut child = Command::new("python3")
+                .args(["-c", script, &server.ip().to_string(), &server.port().to_string()])
+                .spawn()
+                .expect("python3 runs");
+            let (stream, client) = listener.accept().expect("the child connects");
+            found = clients(&[server.port()].into(), 10);
+            drop(stream);
+            child.wait().expect("our own child");
+            let ends: Vec<_> = found.iter().map(|connect| (connect.pid, connect.local, connect.remote)).collect();
+            assert_eq!(ends, [(child.id(), client, server)]);
+            assert!(clients(&[server.port()].into(), 10).is_empty(), "it is over");
+        }
+        assert_eq!(found.len(), 1);
     }
 
     #[test]

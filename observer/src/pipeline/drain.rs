@@ -14,7 +14,7 @@ use std::{
 
 use super::{names::ProcessNames, ports::Ports};
 use crate::{
-    event::{Direction, OpaqueReason},
+    event::{Connect, Direction, Event, OpaqueReason},
     export::jsonl::RequestLog,
     kernel::{Ring, clock},
     metrics::{InFlight, Metrics, RequestRecorder},
@@ -45,6 +45,8 @@ pub(super) struct Shared {
     /// When the thread last came by, kernel clock.
     heartbeat: AtomicU64,
     malformed: AtomicU64,
+    /// Connections whose clients are known.
+    clients: AtomicU64,
     /// Most bytes found in the ring by one drain of late.
     backlog: AtomicU64,
 }
@@ -70,6 +72,8 @@ pub(super) struct Parts {
     pub(super) request_log: Option<RequestLog>,
     /// Shortest pause between two drains.
     pub(super) pause: Duration,
+    /// Connections that processes of this host had before there were events of them.
+    pub(super) clients: Vec<Connect>,
     /// Whether process ids are the kernel's: those of `/proc` here.
     pub(super) host_pids: bool,
     /// Told of ports to leave alone.
@@ -121,6 +125,12 @@ impl Drain {
         thread.as_ref().is_none_or(thread::JoinHandle::is_finished)
     }
 
+    /// Connections whose clients are known to be processes of this host.
+    #[must_use]
+    pub(super) fn clients(&self) -> u64 {
+        self.shared.clients.load(Ordering::Relaxed)
+    }
+
     /// Records that could not be decoded.
     #[must_use]
     pub(super) fn malformed(&self) -> u64 {
@@ -163,6 +173,9 @@ fn run(mut parts: Parts, shared: &Shared, wake: &OwnedFd, questions: &mpsc::Rece
         ports: Ports::default(),
         now: clock::now(),
     };
+    for connect in std::mem::take(&mut parts.clients) {
+        parts.tracker.event(&Event::Connect(connect), &mut names, &mut output);
+    }
     let mut pause = parts.pause;
     let mut backlog = Backlog::default();
     let mut ended = Vec::new();
@@ -179,6 +192,7 @@ fn run(mut parts: Parts, shared: &Shared, wake: &OwnedFd, questions: &mpsc::Rece
         }
         shared.heartbeat.store(output.now.as_nanos(), Ordering::Relaxed);
         output.metrics.own().connections.set(parts.tracker.connections() as u64);
+        shared.clients.store(parts.tracker.clients() as u64, Ordering::Relaxed);
         shared.malformed.store(parts.ring.malformed(), Ordering::Relaxed);
         shared.backlog.store(backlog.add(drained.bytes as u64, output.now), Ordering::Relaxed);
         while let Ok(answer) = questions.try_recv() {

@@ -34,6 +34,7 @@ use crate::{
     kernel::{Kernel, KernelError, Options, capabilities, clock},
     metrics::{InFlight, KernelStats, Metrics},
     request::{
+        hops::CLIENTS_MAX,
         labels::HeaderLabels,
         tracker::{Tracker, TrackerConfig},
     },
@@ -145,6 +146,9 @@ async fn observe(options: RunOptions) -> Result<(), RunError> {
     release_memory();
     let ring = kernel.take_ring()?.ok_or(KernelError::Map { map: "EVENTS", reason: "it was taken before".into() })?;
     let kernel_log = kernel.take_log();
+    let host_pids = capabilities::in_host_pid_namespace();
+    // Elsewhere a number in `/proc` is another process.
+    let clients = if host_pids { kernel.clients(CLIENTS_MAX) } else { Vec::new() };
     let kernel: SharedKernel = Arc::new(Mutex::new(Some(kernel)));
 
     let (busy_ports, mut ports_to_ignore) = mpsc::unbounded_channel();
@@ -160,7 +164,8 @@ async fn observe(options: RunOptions) -> Result<(), RunError> {
             metrics: metrics.clone(),
             request_log,
             pause: Duration::from_millis(config.kernel.drain_interval_ms),
-            host_pids: capabilities::in_host_pid_namespace(),
+            clients,
+            host_pids,
             ignore_port: Box::new(move |port| {
                 // Without a receiver the end has come.
                 let _ended = busy_ports.send(port);

@@ -6,6 +6,7 @@ use super::drain::Drain;
 use crate::{
     kernel::Kernel,
     metrics::{KernelStats, MapStats, ProbeStats},
+    request::hops::CLIENTS_MAX,
 };
 
 /// Where a counter of the kernel side goes: `source`, and `reason` if it counts losses.
@@ -76,6 +77,12 @@ pub(super) fn collect(kernel: &Kernel, drain: &Drain, ring_bytes: u32) -> Kernel
             insert_failures: (name == "pids").then_some(pid_failures),
         });
     }
+    stats.maps.push(MapStats {
+        name: "clients".into(),
+        entries: Some(drain.clients()),
+        capacity: Some(CLIENTS_MAX as u64),
+        insert_failures: None,
+    });
     stats.ring_used_ratio = Some((drain.backlog() as f64 / f64::from(ring_bytes)).min(1.0));
     let attached = |name| kernel.reports().iter().any(|report| report.name == name && report.is_attached());
     stats.arrival_time_available = Some(attached("data_ready") && attached("socket_state"));

@@ -58,8 +58,17 @@ impl Server {
     /// If it does not listen soon.
     #[must_use]
     pub fn sample(arguments: &[&str]) -> Self {
+        Self::sample_at("127.0.0.1:0", arguments)
+    }
+
+    /// The sample server on this address, with these further arguments.
+    ///
+    /// # Panics
+    /// If it does not listen soon.
+    #[must_use]
+    pub fn sample_at(listen: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(require::sample());
-        command.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments);
+        command.args(["serve", "--listen", listen]).args(arguments);
         let mut process = Process::spawn("sample-llm", command);
         let address = listening(&mut process);
         Self { process, address }
@@ -81,20 +90,32 @@ impl Server {
     /// The OpenAI-compatible Python application on one of its stacks.
     #[must_use]
     pub fn python(stack: Stack) -> Self {
-        Self::application("app:app", stack)
+        Self::application("app:app", stack, &[])
     }
 
     /// The Python application that speaks as other engines do.
     #[must_use]
     pub fn engines(stack: Stack) -> Self {
-        Self::application("engines:app", stack)
+        Self::application("engines:app", stack, &[])
     }
 
-    fn application(application: &str, stack: Stack) -> Self {
+    /// A proxy, on uvloop, in front of the server at `backend`. `pass_ids`: it passes on the headers that name a request.
+    ///
+    /// # Panics
+    /// If it does not answer soon.
+    #[must_use]
+    pub fn proxy(backend: &str, pass_ids: bool) -> Self {
+        let backend = format!("http://{backend}");
+        let passes = if pass_ids { "1" } else { "" };
+        Self::application("proxy:app", Stack::Uvloop, &[("BACKEND", &backend), ("PASS_IDS", passes)])
+    }
+
+    fn application(name: &str, stack: Stack, settings: &[(&str, &str)]) -> Self {
         let address = free_address();
         let mut command = Command::new(require::python());
         command.current_dir(scripts()).env("PYTHONDONTWRITEBYTECODE", "1");
-        command.args(["-m", "uvicorn", application, "--log-level", "warning", "--host", "127.0.0.1", "--port"]);
+        command.envs(settings.iter().copied());
+        command.args(["-m", "uvicorn", name, "--log-level", "warning", "--host", "127.0.0.1", "--port"]);
         command.arg(address.port().to_string());
         command.args(match stack {
             Stack::Uvloop => ["--loop", "uvloop", "--http", "httptools"],
