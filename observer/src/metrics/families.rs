@@ -68,8 +68,8 @@ pub struct Family {
 }
 
 /// Labels that all families of requests share.
-pub const COMMON: [&str; 5] =
-    ["workload", "server_port", "gen_ai_operation_name", "gen_ai_request_model", "gen_ai_response_model"];
+pub const COMMON: [&str; 6] =
+    ["workload", "server_port", "gen_ai_operation_name", "gen_ai_request_model", "gen_ai_response_model", "role"];
 
 impl Family {
     /// Names of its labels, but for those from request headers. A label whose value is empty is left out.
@@ -183,10 +183,10 @@ pub mod own {
             "Values of this label that became _other, because it has as many distinct values as it may have.";
         REQUEST_LOG_DROPPED: Type::Counter, "observer_request_log_dropped_total", ["reason"],
             "Requests that are missing from the request log: the queue was full, or a write failed.";
-        MAP_ENTRIES: Type::Gauge, "observer_map_entries", ["map"], "Entries of a kernel map.";
-        MAP_CAPACITY: Type::Gauge, "observer_map_capacity", ["map"], "Most entries that a kernel map can hold.";
+        MAP_ENTRIES: Type::Gauge, "observer_map_entries", ["map"], "Entries of a bounded map: of the kernel side, or clients (connections whose client is a process of this host).";
+        MAP_CAPACITY: Type::Gauge, "observer_map_capacity", ["map"], "Most entries that the map can hold.";
         MAP_INSERT_FAILURES: Type::Counter, "observer_map_insert_failures_total", ["map"],
-            "Entries that a kernel map refused.";
+            "Entries that the map refused, or gave up for others.";
         PROBE_ATTACHED: Type::Gauge, "observer_probe_attached", ["probe", "mechanism"],
             "1 if the probe is attached by this mechanism, 0 if it should be and is not.";
         PROBE_RUNS: Type::Counter, "observer_probe_runs_total", ["probe"],

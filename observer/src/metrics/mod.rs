@@ -242,6 +242,13 @@ pub fn document() -> String {
          32) distinct values for each label, then `_other`. `gen_ai_response_model` is left out where it equals\n\
          `gen_ai_request_model`. The series of a workload vanish when it was not used for `metrics.series_ttl`; if it\n\
          returns, they begin again at zero.\n\n\
+         A request that one server of this host passes on to another counts at each of its hops, under its own\n\
+         workload and port. `role` tells them apart: `proxy` is the hop of a process that asked another server in\n\
+         scope for the same kind of thing while it answered this request, `backend` the hop that was asked so (also\n\
+         where it asks a further one in turn), and a hop that is neither has no such label. So\n\
+         `llm_requests_total{role!=\"backend\"}` has each request once, at the outermost hop that is seen;\n\
+         `deploy/prometheus/rules/observer.rules.yml` has such sums. Hops are linked by who connected to whom: the\n\
+         process behind a client's address, over TCP, without translation of addresses (NAT) in between.\n\n\
          The families of requests also have the labels that `metrics.header_labels` asks for, after those named here:\n\
          values of request headers, each with at most its `max_values` distinct ones, then `_other`. They are read with\n\
          the request's head and hold until its end. A request without the header has no such label. The request log has\n\

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::{MAX_HEADER_LABELS, Objective, ObjectiveKind},
-    request::record::{Operation, Outcome, RequestRecord},
+    request::record::{Operation, Outcome, RequestRecord, Role},
 };
 
 /// Records finished requests. Owned by the thread that finishes them.
@@ -35,6 +35,7 @@ struct Common<S> {
     operation: Operation,
     request_model: S,
     response_model: S,
+    role: Role,
 }
 
 impl<S: AsRef<str>> Common<S> {
@@ -45,6 +46,7 @@ impl<S: AsRef<str>> Common<S> {
             operation: self.operation,
             request_model: text(self.request_model.as_ref()),
             response_model: text(self.response_model.as_ref()),
+            role: self.role,
         }
     }
 
@@ -56,6 +58,7 @@ impl<S: AsRef<str>> Common<S> {
             self.operation.as_str().into(),
             self.request_model.as_ref().into(),
             self.response_model.as_ref().into(),
+            self.role.as_str().into(),
         ]
     }
 }
@@ -153,6 +156,7 @@ impl RequestRecorder {
                 record.request_model.as_ref(),
             ),
             response_model: admitted(&mut names.response_models, &shared, "gen_ai_response_model", response_model),
+            role: record.role,
         };
         let key = KeyRef { common, headers: &headers[..labels.len().min(MAX_HEADER_LABELS)] };
         let mut group = match self.groups.get_mut(&key) {

@@ -8,7 +8,7 @@ use crate::{
     config::ObjectiveKind,
     event::OpaqueReason,
     export::openmetrics::{Format, encode},
-    request::record::{IncompleteReason, Outcome, RequestRecord},
+    request::record::{IncompleteReason, Outcome, RequestRecord, Role},
 };
 
 /// Metrics with a clock that tests move.
@@ -218,6 +218,27 @@ fn counters_of_a_request() {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
     assert!(!text.contains("gen_ai_response_model="), "it equals the request's");
+}
+
+#[test]
+fn hops_are_told_apart() {
+    let mut bench = bench(&MetricsConfig::default(), &[]);
+    for (role, count) in [(Role::Server, 1), (Role::Proxy, 2), (Role::Backend, 3)] {
+        (0..count).for_each(|_| bench.recorder.record(&RequestRecord { role, ..request() }));
+    }
+    let lines = bench.lines();
+    let counted = |part: &str| {
+        let mut found = lines.iter().filter(|line| line.starts_with("llm_requests_total{") && line.contains(part));
+        let value = found.next().and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        (value, found.count())
+    };
+    assert_eq!(counted(r#",role="proxy","#), (Some(2), 0));
+    assert_eq!(counted(r#",role="backend","#), (Some(3), 0));
+    assert_eq!(counted(r#"gen_ai_request_model="m",outcome"#), (Some(1), 0), "no such label: {lines:#?}");
+    // All families of requests have it, histograms among them.
+    let of_backends = |line: &&String| line.contains(r#"role="backend""#);
+    let names: BTreeSet<_> = lines.iter().filter(of_backends).map(|line| line.split('{').next()).collect();
+    assert!(names.len() > 20, "{names:?}");
 }
 
 #[test]

@@ -47,6 +47,7 @@ pub(super) struct Shared {
     malformed: AtomicU64,
     /// Connections whose clients are known.
     clients: AtomicU64,
+    clients_given_up: AtomicU64,
     /// Most bytes found in the ring by one drain of late.
     backlog: AtomicU64,
 }
@@ -131,6 +132,12 @@ impl Drain {
         self.shared.clients.load(Ordering::Relaxed)
     }
 
+    /// Clients that were forgotten before their connections ended.
+    #[must_use]
+    pub(super) fn clients_given_up(&self) -> u64 {
+        self.shared.clients_given_up.load(Ordering::Relaxed)
+    }
+
     /// Records that could not be decoded.
     #[must_use]
     pub(super) fn malformed(&self) -> u64 {
@@ -193,6 +200,7 @@ fn run(mut parts: Parts, shared: &Shared, wake: &OwnedFd, questions: &mpsc::Rece
         shared.heartbeat.store(output.now.as_nanos(), Ordering::Relaxed);
         output.metrics.own().connections.set(parts.tracker.connections() as u64);
         shared.clients.store(parts.tracker.clients() as u64, Ordering::Relaxed);
+        shared.clients_given_up.store(parts.tracker.clients_given_up(), Ordering::Relaxed);
         shared.malformed.store(parts.ring.malformed(), Ordering::Relaxed);
         shared.backlog.store(backlog.add(drained.bytes as u64, output.now), Ordering::Relaxed);
         while let Ok(answer) = questions.try_recv() {

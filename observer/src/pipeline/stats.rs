@@ -81,7 +81,7 @@ pub(super) fn collect(kernel: &Kernel, drain: &Drain, ring_bytes: u32) -> Kernel
         name: "clients".into(),
         entries: Some(drain.clients()),
         capacity: Some(CLIENTS_MAX as u64),
-        insert_failures: None,
+        insert_failures: Some(drain.clients_given_up()),
     });
     stats.ring_used_ratio = Some((drain.backlog() as f64 / f64::from(ring_bytes)).min(1.0));
     let attached = |name| kernel.reports().iter().any(|report| report.name == name && report.is_attached());

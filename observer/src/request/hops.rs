@@ -58,6 +58,8 @@ impl Flight {
 pub(super) struct Hops {
     clients: HashMap<Ends, Client>,
     capacity: usize,
+    /// Clients forgotten before their connections ended, for others.
+    given_up: u64,
     /// By the server's process, and in the order of their beginning.
     flights: BTreeMap<(u32, u64), Flight>,
     /// Tells flights apart; 0 is none.
@@ -71,6 +73,7 @@ impl Hops {
         Self {
             clients: HashMap::new(),
             capacity: capacity.max(1),
+            given_up: 0,
             flights: BTreeMap::new(),
             last: 0,
             hasher: DefaultHashBuilder::default(),
@@ -80,6 +83,11 @@ impl Hops {
     /// Connections whose clients are remembered.
     pub(super) fn clients(&self) -> usize {
         self.clients.len()
+    }
+
+    /// Clients forgotten before their connections ended.
+    pub(super) fn given_up(&self) -> u64 {
+        self.given_up
     }
 
     /// Whether no request is under way.
@@ -106,6 +114,7 @@ impl Hops {
         for (_, _, ends) in &by_use[..count] {
             self.clients.remove(ends);
         }
+        self.given_up += count as u64;
     }
 
     /// A server's connection is over.

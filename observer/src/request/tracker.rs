@@ -248,6 +248,12 @@ impl Tracker {
         self.hops.clients()
     }
 
+    /// Clients that were forgotten to bound memory, before their connections ended.
+    #[must_use]
+    pub fn clients_given_up(&self) -> u64 {
+        self.hops.given_up()
+    }
+
     /// Every connection, with the number of its requests as in [`Self::in_flight`].
     pub fn connections_in_use(&self) -> impl Iterator<Item = (&ConnectionInfo, u64)> {
         self.table.values().map(|session| (&*session.info, session.in_flight()))

@@ -84,6 +84,10 @@ fn chat_with(model: &str, headers: &str) -> String {
     request.replacen("host: x\r\n", &format!("host: x\r\n{headers}"), 1)
 }
 
+fn embedding() -> String {
+    request("/v1/embeddings", r#"{"model":"e","input":"text"}"#)
+}
+
 #[test]
 fn a_proxy_and_its_backend() {
     let mut net = Net::new();
@@ -155,6 +159,24 @@ fn a_proxy_that_asks_for_itself_is_none() {
     net.ask(2, 5.0, &chat_for("m"));
     net.answer(2, 6.0);
     assert_eq!(net.roles(), [(2, Role::Server), (1, Role::Server), (2, Role::Server)]);
+}
+
+#[test]
+fn what_generates_no_tokens_does_not_become_what_does() {
+    let mut net = Net::new();
+    net.open(1, PROXY);
+    net.link(2, PROXY, BACKEND);
+    net.ask(1, 1.0, &chat_for("m"));
+    net.ask(2, 2.0, &embedding());
+    net.answer(2, 3.0);
+    net.answer(1, 4.0);
+    assert_eq!(net.roles(), [(2, Role::Server), (1, Role::Server)]);
+    // An embedding that is passed on is one.
+    net.ask(1, 11.0, &embedding());
+    net.ask(2, 12.0, &embedding());
+    net.answer(2, 13.0);
+    net.answer(1, 14.0);
+    assert_eq!(net.roles()[2..], [(2, Role::Backend), (1, Role::Proxy)]);
 }
 
 #[test]
@@ -233,6 +255,8 @@ fn of_several_requests_the_likeliest_was_passed_on() {
     // or as the latest, also where the proxy gives models other names.
     assert_eq!(of_three([&chat_for("m"), &chat_for("m"), &chat_for("m")], &chat_for("m")), third);
     assert_eq!(of_three([&chat_for("m"), &chat_for("m"), &chat_for("m")], &chat_for("b")), third);
+    // An embedding is not it.
+    assert_eq!(of_three([&embedding(), &chat_for("m"), &embedding()], &chat_for("b")), second);
 }
 
 #[test]
@@ -300,6 +324,7 @@ fn clients_are_bounded_and_those_of_servers_stay() {
     }
     let clients = net.host.tracker.clients();
     assert!(clients <= CLIENTS_MAX && clients > CLIENTS_MAX / 2, "{clients}");
+    assert_eq!(net.host.tracker.clients_given_up() + clients as u64, 3 * CLIENTS_MAX as u64 + 1);
     net.ask(2, 1e6, &chat_for("m"));
     net.answer(2, 1e6 + 1.0);
     assert_eq!(net.roles(), [(2, Role::Backend), (2, Role::Backend)]);
