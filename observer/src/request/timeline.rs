@@ -430,12 +430,11 @@ impl Exchange {
         let outcome = if self.incomplete.is_some() { Outcome::Incomplete } else { outcome };
         let timeline = &mut self.timeline;
         timeline.arrival_unknown = timeline.arrive.is_none();
-        let waited = previous.filter(|previous| {
-            timeline.start().is_some_and(|start| previous.time > start)
-                && timeline.header.or(timeline.end).is_none_or(|next| previous.time <= next)
-        });
-        timeline.turn_unknown = waited.is_some_and(|previous| previous.lost);
-        timeline.head_of_line_until = waited.filter(|previous| !previous.lost).map(|previous| previous.time);
+        let previous = previous.filter(|previous| timeline.start().is_some_and(|start| previous.time > start));
+        timeline.turn_unknown = previous.is_some_and(|previous| previous.lost);
+        let known = previous.filter(|previous| !previous.lost).map(|previous| previous.time);
+        timeline.head_of_line_until =
+            known.filter(|previous| timeline.header.or(timeline.end).is_none_or(|next| *previous <= next));
         self.finish.sort_by_key(|finish| finish.index);
         Some(RequestRecord {
             connection: Arc::clone(connection),

@@ -187,6 +187,25 @@ fn a_lost_end_of_a_response_leaves_the_next_ones_turn_unknown() {
     assert!(second.timeline.turn_unknown && second.timeline.head_of_line_until.is_none());
 }
 
+/// Even if the client had left before its turn was told.
+#[test]
+fn a_lost_end_leaves_the_turn_of_one_who_left_unknown() {
+    let mut host = Host::bare();
+    let (received, sent) = (host.received, host.sent);
+    host.open(|open| (open.receive_sequence, open.send_sequence) = (Some(received), Some(sent)));
+    host.read(0.0, chat(false));
+    host.read(1.0, chat(false));
+    host.write(5.0, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nn");
+    host.sent = host.sent.wrapping_add(1);
+    host.state(29.0, StateChange::ClientFin);
+    host.write(30.0, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n");
+    host.state(31.0, StateChange::Reset);
+    host.tick(40.0);
+    let second = &host.said.records[1];
+    assert_eq!(second.outcome, Outcome::Cancelled);
+    assert!(second.timeline.turn_unknown && second.timeline.head_of_line_until.is_none(), "{second:#?}");
+}
+
 /// A client that asks again before it is answered: no byte is missing where the stream is known from its beginning.
 #[test]
 fn a_pipelined_first_response_is_measured_where_the_beginning_is_known() {
