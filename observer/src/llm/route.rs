@@ -51,11 +51,10 @@ impl Route {
     /// The model that the path names, where the route has it there.
     #[must_use]
     pub fn model<'t>(&self, target: &'t str) -> Option<&'t str> {
-        if !self.pattern.contains("/models/*/") {
-            return None;
-        }
-        let mut segments = path_of(target).split('/').skip_while(|segment| *segment != "models");
-        segments.nth(1).filter(|name| name.len() <= TEXT_MAX)
+        let wanted = self.pattern.rsplit('/').zip(self.pattern.rsplit('/').skip(1));
+        let mut segments = wanted.zip(path_of(target).rsplit('/'));
+        let (_, name) = segments.find(|(step, _)| *step == ("*", "models"))?;
+        Some(name).filter(|name| name.len() <= TEXT_MAX)
     }
 
     fn fits(&self, path: &str) -> bool {
@@ -250,7 +249,7 @@ mod tests {
     fn a_model_in_the_path() {
         let model = |target| find(Method::Post, target).and_then(|route| route.model(target));
         assert_eq!(model("/x/v2/models/llama/versions/1/generate_stream?a=/models/b/"), Some("llama"));
-        assert_eq!(model("/v2/models/llama/generate/"), Some("llama"));
+        assert_eq!(model("/models/other/v2/models/llama/generate/"), Some("llama"));
         assert_eq!(model("/models/m/v1/chat/completions"), None, "any prefix may look so");
     }
 }
