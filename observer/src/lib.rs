@@ -11,6 +11,7 @@
 //! | [`protocol`] | sans-IO parsers |
 //! | [`llm`] | which operation is this; what in this frame is a token, a model, usage, an error |
 //! | [`request`] | the state machine of a connection; a finished request |
+//! | [`recording`] | a stream of typed events in a file, payload blanked; the same events back from it |
 //! | [`metrics`] | every family declared once |
 //! | [`export`] | HTTP, request log |
 //! | [`doctor`], [`top`] | what can be seen here; a running observer's summary on a terminal |
@@ -29,6 +30,7 @@ pub mod llm;
 pub mod metrics;
 pub mod pipeline;
 pub mod protocol;
+pub mod recording;
 pub mod request;
 pub mod time;
 pub mod top;

@@ -1,19 +1,21 @@
 //! The `observer` command.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{io, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use observer::{
-    cli::{self, Cli, Command, DoctorArgs, RunArgs, TopArgs, logging},
+    cli::{self, Cli, Command, DoctorArgs, RecordArgs, ReplayArgs, RunArgs, TopArgs, logging},
     doctor,
     kernel::capabilities,
-    pipeline::{self, RunOptions},
+    pipeline::{self, RecordingOptions, ReplayOptions, ReportFormat, RunOptions},
     top::{self, TopOptions},
 };
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run(args) => run(args),
+        Command::Run(args) => run(args, None),
+        Command::Record(args) => record(args),
+        Command::Replay(args) => replay(&args),
         Command::Doctor(args) => doctor(&args),
         Command::Top(args) => top(args),
     }
@@ -26,7 +28,7 @@ fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn run(args: RunArgs) -> ExitCode {
+fn run(args: RunArgs, recording: Option<RecordingOptions>) -> ExitCode {
     let loaded = match args.load() {
         Ok(loaded) => loaded,
         Err(error) => return fail(cli::EXIT_USAGE, &error),
@@ -47,9 +49,36 @@ fn run(args: RunArgs) -> ExitCode {
         config: loaded.config,
         run_for,
         reload: Arc::new(move || args.load().map(|loaded| loaded.config)),
+        recording,
     };
     match pipeline::run(options) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(cli::EXIT_FAILURE, &error),
+    }
+}
+
+fn record(args: RecordArgs) -> ExitCode {
+    let RecordArgs { file, payload, force, max_bytes, run: args } = args;
+    run(args, Some(RecordingOptions { path: file, force, payload, max_bytes }))
+}
+
+#[expect(clippy::print_stderr, reason = "remarks stay out of what is printed for programs")]
+fn replay(args: &ReplayArgs) -> ExitCode {
+    let config = match args.load() {
+        Ok(loaded) => loaded.config,
+        Err(error) => return fail(cli::EXIT_USAGE, &error),
+    };
+    let format = match args.format.as_str() {
+        "json" => ReportFormat::Json,
+        "csv" => ReportFormat::Csv,
+        _ => ReportFormat::Table,
+    };
+    let options = ReplayOptions { path: args.file.clone(), config, format, metrics: args.metrics.clone() };
+    match pipeline::replay(&options, &mut io::stdout().lock()) {
+        Ok(replayed) => {
+            replayed.remarks.iter().for_each(|remark| eprintln!("observer: {remark}"));
+            ExitCode::SUCCESS
+        }
         Err(error) => fail(cli::EXIT_FAILURE, &error),
     }
 }

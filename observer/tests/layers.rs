@@ -13,6 +13,7 @@ const ROWS: &[&[&str]] = &[
     &["protocol"],
     &["llm"],
     &["request"],
+    &["recording"],
     &["metrics"],
     &["export"],
     &["doctor"],

@@ -35,6 +35,12 @@ pub enum Command {
     /// Say what this kernel permits and what would be seen
     #[command(after_help = EXIT_CODES)]
     Doctor(DoctorArgs),
+    /// Observe as `run` does, and record all that is seen to a file, for `replay`
+    #[command(after_help = EXIT_CODES)]
+    Record(RecordArgs),
+    /// Show the requests of a recording; needs no privileges
+    #[command(after_help = EXIT_CODES)]
+    Replay(ReplayArgs),
     /// Show a running observer's view in the terminal
     #[command(after_help = EXIT_CODES)]
     Top(TopArgs),
@@ -90,6 +96,59 @@ pub struct RunArgs {
     /// Print the settings in effect and where each came from, and exit
     #[arg(long)]
     pub print_config: bool,
+}
+
+/// Arguments of `observer record`.
+#[derive(Args, Clone, Debug)]
+pub struct RecordArgs {
+    /// The file to make; only its owner may read it
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Keep the captured bytes as they are, text and all; else text is blanked
+    #[arg(long)]
+    pub payload: bool,
+    /// Overwrite FILE if it exists
+    #[arg(long)]
+    pub force: bool,
+    /// Stop when FILE has this size in bytes; K, M, G for binary multiples
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size)]
+    pub max_bytes: u64,
+    /// As of `run`.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Arguments of `observer replay`.
+#[derive(Args, Clone, Debug)]
+pub struct ReplayArgs {
+    /// The recording; - is standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// How to print requests: a table, lines of JSON as in the request log, or comma-separated values
+    #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = PossibleValuesParser::new(["table", "json", "csv"]))]
+    pub format: String,
+    /// Write the metrics of the requests to this file; - is standard output, in place of the requests
+    #[arg(long, value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
+    /// Read settings from this TOML file: buckets, objectives, limits [env: OBSERVER_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// With --format json: also the time of each token event
+    #[arg(long)]
+    pub request_log_chunks: bool,
+}
+
+/// A number of bytes: `1048576`, `1024K`, `1M`.
+fn size(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 20),
+        Some((at, 'g' | 'G')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let number: u64 = digits.parse().map_err(|_| "not a number of bytes, such as 500M".to_owned())?;
+    let bytes = number.checked_mul(1 << shift).ok_or("too large")?;
+    if bytes < 4096 { Err("at least 4096 bytes".to_owned()) } else { Ok(bytes) }
 }
 
 /// Arguments of `observer doctor`.
@@ -151,6 +210,17 @@ impl RunArgs {
     /// As [`load`].
     pub fn load(&self) -> Result<Loaded, ConfigError> {
         load(&Sources::of_process(self.scope.config.clone(), self.flags()))
+    }
+}
+
+impl ReplayArgs {
+    /// The settings in effect: this command line over this process's environment.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        let chunks = self.request_log_chunks.then(|| Flag { key: "request_log.chunks", value: "true".to_owned() });
+        load(&Sources::of_process(self.config.clone(), chunks.into_iter().collect()))
     }
 }
 
@@ -223,6 +293,29 @@ mod tests {
         let help = Cli::try_parse_from(["observer", "run", "--help"]).unwrap_err();
         assert_eq!(help.exit_code(), i32::from(EXIT_OK));
         assert!(help.to_string().contains("Exit codes: 0 success, 1 failure, 2"));
+    }
+
+    #[test]
+    fn record_takes_what_run_takes() {
+        let line = "observer record out.rec --ports 8000 --for 5s --max-bytes 2M --payload --listen 127.0.0.1:1";
+        let Command::Record(args) = Cli::try_parse_from(line.split(' ')).unwrap().command else { panic!() };
+        assert_eq!(
+            (args.file.to_str(), args.max_bytes, args.payload, args.force),
+            (Some("out.rec"), 2 << 20, true, false)
+        );
+        assert_eq!((args.run.run_for, args.run.flags().len()), (Some(Duration::from_secs(5)), 2));
+        for bad in ["--max-bytes=1", "--max-bytes=x", "--max-bytes=99999999999G"] {
+            assert!(Cli::try_parse_from(["observer", "record", "f", bad]).is_err(), "{bad}");
+        }
+        assert!(Cli::try_parse_from(["observer", "record"]).is_err(), "there is no default file");
+        assert_eq!(size("1024K"), size("1M"));
+    }
+
+    #[test]
+    fn replay_prints_a_table() {
+        let Command::Replay(args) = Cli::try_parse_from(["observer", "replay", "-"]).unwrap().command else { panic!() };
+        assert_eq!((args.format.as_str(), args.metrics), ("table", None));
+        assert!(Cli::try_parse_from(["observer", "replay", "f", "--format", "xml"]).is_err());
     }
 
     #[test]

@@ -24,6 +24,13 @@ use crate::{config::RequestLogConfig, metrics::value::Counter, request::record::
 /// Tells the wall clock's time of a kernel time.
 pub type WallClock = Box<dyn Fn(KernelTime) -> SystemTime + Send>;
 
+/// A request's line, without its end. `chunks`: with the time of each token event.
+#[must_use]
+pub fn line(record: &RequestRecord, chunks: bool, clock: &dyn Fn(KernelTime) -> SystemTime) -> String {
+    // What cannot fail: numbers and text, into memory.
+    serde_json::to_string(&line::Line::of(record, chunks, clock)).unwrap_or_default()
+}
+
 /// How long a line waits in memory at most.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 /// Lines are written at once when they are this many bytes together.

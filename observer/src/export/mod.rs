@@ -3,5 +3,6 @@
 pub mod http;
 pub mod jsonl;
 pub mod openmetrics;
+pub mod report;
 pub mod sampler;
 pub mod summary;

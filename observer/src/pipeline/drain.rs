@@ -12,16 +12,14 @@ use std::{
     time::Duration,
 };
 
-use super::{names::ProcessNames, ports::Ports};
+use super::{names::ProcessNames, output::Output, ports::Ports};
 use crate::{
-    event::{Connect, Direction, Event, OpaqueReason},
+    event::{Connect, Event, Open},
     export::jsonl::RequestLog,
     kernel::{Ring, clock},
-    metrics::{InFlight, Metrics, RequestRecorder},
-    request::{
-        record::{ConnectionInfo, RequestRecord},
-        tracker::{Sink, Tracker},
-    },
+    metrics::{InFlight, Metrics},
+    recording::{RecordError, Recorder, Summary},
+    request::tracker::{ConnectionNames, NameResolver, Tracker},
     time::KernelTime,
 };
 
@@ -71,6 +69,10 @@ pub(super) struct Parts {
     pub(super) metrics: Arc<Metrics>,
     /// One line per request, if wanted.
     pub(super) request_log: Option<RequestLog>,
+    /// Takes all that the tracker is told, if somebody wants that.
+    pub(super) recording: Option<Recorder>,
+    /// Told what became of the recording.
+    pub(super) recorded: mpsc::SyncSender<Result<Summary, RecordError>>,
     /// Shortest pause between two drains.
     pub(super) pause: Duration,
     /// Connections that processes of this host had before there were events of them.
@@ -173,15 +175,13 @@ impl Drain {
 fn run(mut parts: Parts, shared: &Shared, wake: &OwnedFd, questions: &mpsc::Receiver<Answer>) -> io::Result<()> {
     let waiter = parts.ring.waiter(wake.as_fd())?;
     let mut names = ProcessNames::new(parts.host_pids);
-    let mut output = Output {
-        recorder: parts.metrics.recorder(),
-        metrics: parts.metrics.clone(),
-        request_log: parts.request_log.take(),
-        ports: Ports::default(),
-        now: clock::now(),
-    };
+    let mut output = Output::new(&parts.metrics, parts.request_log.take(), clock::now());
     for connect in std::mem::take(&mut parts.clients) {
-        parts.tracker.event(&Event::Connect(connect), &mut names, &mut output);
+        let event = Event::Connect(connect);
+        if let Some(recorder) = &mut parts.recording {
+            recorder.event(&event, None);
+        }
+        parts.tracker.event(&event, &mut names, &mut output);
     }
     let mut pause = parts.pause;
     let mut backlog = Backlog::default();
@@ -191,8 +191,16 @@ fn run(mut parts: Parts, shared: &Shared, wake: &OwnedFd, questions: &mpsc::Rece
         output.now = clock::now();
         let stopping = shared.stop.load(Ordering::Acquire);
         parts.ring.take_ended(&mut ended);
-        let drained = parts.ring.drain(BATCH, |event| parts.tracker.event(event, &mut names, &mut output));
+        let recording = &mut parts.recording;
+        let drained = parts.ring.drain(BATCH, |event| match recording {
+            None => parts.tracker.event(event, &mut names, &mut output),
+            Some(recorder) => record(recorder, event, &mut parts.tracker, &mut names, &mut output),
+        });
         if drained.events < BATCH {
+            if let Some(recorder) = recording {
+                ended.iter().for_each(|cookie| recorder.ended(*cookie));
+                recorder.tick(output.now);
+            }
             ended.drain(..).for_each(|cookie| parts.tracker.ended(cookie, &mut output));
             // What is held back is not overdue while events from before now may still be in the ring.
             parts.tracker.tick(output.now, &mut output);
@@ -221,6 +229,10 @@ fn run(mut parts: Parts, shared: &Shared, wake: &OwnedFd, questions: &mpsc::Rece
             {
                 tracing::warn!("the request log could not be written out in time: its last lines are missing");
             }
+            if let Some(recorder) = parts.recording.take() {
+                // Only then: nothing more comes.
+                let _unheard = parts.recorded.try_send(recorder.finish());
+            }
             return Ok(());
         }
         pause = if drained.events > 0 { parts.pause } else { (pause * 2).min(IDLE_PAUSE.max(parts.pause)) };
@@ -228,6 +240,33 @@ fn run(mut parts: Parts, shared: &Shared, wake: &OwnedFd, questions: &mpsc::Rece
         let mut counter = [0_u8; 8];
         // SAFETY: eight bytes. Nothing to read is fine: time was up, or the ring called.
         let _read = unsafe { libc::read(wake.as_raw_fd(), counter.as_mut_ptr().cast(), counter.len()) };
+    }
+}
+
+/// One event, recorded and told to the tracker, with the same names.
+#[cold]
+fn record(
+    recorder: &mut Recorder,
+    event: &Event<'_>,
+    tracker: &mut Tracker,
+    names: &mut ProcessNames,
+    output: &mut Output,
+) {
+    let Event::Open(open) = event else {
+        recorder.event(event, None);
+        return tracker.event(event, names, output);
+    };
+    let given = names.names(open);
+    recorder.event(event, Some(given.clone().into()));
+    tracker.event(event, &mut Given(given), output);
+}
+
+/// Names that are known already.
+pub(super) struct Given(pub(super) ConnectionNames);
+
+impl NameResolver for Given {
+    fn names(&mut self, _open: &Open) -> ConnectionNames {
+        self.0.clone()
     }
 }
 
@@ -262,52 +301,4 @@ fn in_flight(tracker: &Tracker, ports: &Ports) -> Vec<InFlight> {
         }
     }
     sums
-}
-
-/// Where finished requests and everything countable go.
-struct Output {
-    recorder: RequestRecorder,
-    metrics: Arc<Metrics>,
-    request_log: Option<RequestLog>,
-    ports: Ports,
-    now: KernelTime,
-}
-
-impl Sink for Output {
-    fn request(&mut self, record: RequestRecord) {
-        if let Some(server) = record.connection.server {
-            self.ports.llm(server.port());
-        }
-        self.recorder.record(&record);
-        if let Some(log) = &self.request_log {
-            log.write(record);
-        }
-    }
-
-    fn other_request(&mut self, connection: &ConnectionInfo) {
-        self.metrics.own().other_requests.add(1);
-        if let Some(server) = connection.server {
-            self.ports.other(server.port(), self.now);
-        }
-    }
-
-    fn opaque(&mut self, _connection: &ConnectionInfo, reason: OpaqueReason) {
-        self.metrics.own().opaque(reason).add(1);
-    }
-
-    fn joined_mid_request(&mut self, _connection: &ConnectionInfo) {
-        self.metrics.own().joined_mid_request.add(1);
-    }
-
-    fn gap(&mut self, direction: Direction, bytes: u64) {
-        self.metrics.own().stream_gap_bytes(direction).add(bytes);
-    }
-
-    fn uncaptured(&mut self, direction: Direction, bytes: u64) {
-        self.metrics.own().uncaptured_bytes(direction).add(bytes);
-    }
-
-    fn unparsed(&mut self, direction: Direction, bytes: u64) {
-        self.metrics.own().unparsed_bytes(direction).add(bytes);
-    }
 }

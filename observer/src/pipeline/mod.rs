@@ -5,7 +5,10 @@
 
 mod drain;
 mod names;
+mod output;
 mod ports;
+mod record;
+mod replay;
 mod stats;
 
 use std::{
@@ -23,21 +26,25 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-use self::drain::{Drain, Parts};
+use self::{
+    drain::{Drain, Parts},
+    record::Recording,
+};
+pub use self::{
+    record::RecordingOptions,
+    replay::{ReplayError, ReplayOptions, ReportFormat, replay},
+};
 use crate::{
     config::{Config, ConfigError, Scope},
     export::{
         http::{self, HttpError, HttpState},
-        jsonl::{Reopen, RequestLog, RequestLogError},
+        jsonl::{Reopen, RequestLog, RequestLogError, WallClock},
         sampler::Sampler,
     },
     kernel::{Kernel, KernelError, Options, capabilities, clock},
     metrics::{InFlight, KernelStats, Metrics},
-    request::{
-        hops::CLIENTS_MAX,
-        labels::HeaderLabels,
-        tracker::{Tracker, TrackerConfig},
-    },
+    recording::{RecordError, Recorder},
+    request::{hops::CLIENTS_MAX, labels::HeaderLabels, tracker::Tracker},
 };
 
 /// The drain thread is stuck if it did not come by for this long.
@@ -58,6 +65,8 @@ pub struct RunOptions {
     pub run_for: Option<Duration>,
     /// Reads the settings again, for SIGHUP.
     pub reload: Reload,
+    /// Also record what is seen.
+    pub recording: Option<RecordingOptions>,
 }
 
 /// Why observing did not begin, or ended.
@@ -75,6 +84,9 @@ pub enum RunError {
     /// The request log.
     #[error(transparent)]
     RequestLog(#[from] RequestLogError),
+    /// The recording.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// A thread, or what it waits with.
     #[error("cannot {what}: {error}")]
     Io {
@@ -113,16 +125,18 @@ pub fn run(options: RunOptions) -> Result<(), RunError> {
 }
 
 async fn observe(options: RunOptions) -> Result<(), RunError> {
-    let RunOptions { config, run_for, reload } = options;
+    let RunOptions { config, run_for, reload, recording } = options;
     // Before anything is attached: what fails early fails cheaply.
     let listener = http::bind(config.listen).await?;
     let address = listener.local_addr().unwrap_or(config.listen);
     let metrics = Metrics::new(&config.metrics, &config.slo.objectives);
     let labels = HeaderLabels::new(&config.metrics.header_labels, config.metrics.hash_key()?.as_deref());
     let own = metrics.own();
+    let recording = recording.map(|options| Recording::open(options, &config)).transpose()?;
+    let wall_clock = recording.as_ref().map_or_else(|| -> WallClock { Box::new(clock::wall_time) }, Recording::clock);
     let request_log = RequestLog::open(
         &config.request_log,
-        Box::new(clock::wall_time),
+        wall_clock,
         own.request_log_queue_full.clone(),
         own.request_log_write_error.clone(),
     )?;
@@ -151,18 +165,22 @@ async fn observe(options: RunOptions) -> Result<(), RunError> {
     let clients = if host_pids { kernel.clients(CLIENTS_MAX) } else { Vec::new() };
     let kernel: SharedKernel = Arc::new(Mutex::new(Some(kernel)));
 
+    let recorder = recording.as_ref().map(Recording::start).transpose()?;
+    let full = recorder.as_ref().map(Recorder::over);
+    let (recorded, became) = std::sync::mpsc::sync_channel(1);
     let (busy_ports, mut ports_to_ignore) = mpsc::unbounded_channel();
     let drain = Arc::new(
         Drain::start(Parts {
             ring,
-            tracker: Tracker::new(TrackerConfig {
-                gap_bounds: config.metrics.buckets.gap.as_slice().into(),
-                chunk_times: config.request_log.path.is_some() && config.request_log.chunks,
+            tracker: Tracker::new(output::tracker_config(
+                &config,
                 labels,
-                ..TrackerConfig::default()
-            }),
+                config.request_log.path.is_some() && config.request_log.chunks,
+            )),
             metrics: metrics.clone(),
             request_log,
+            recording: recorder,
+            recorded,
             pause: Duration::from_millis(config.kernel.drain_interval_ms),
             clients,
             host_pids,
@@ -213,7 +231,7 @@ async fn observe(options: RunOptions) -> Result<(), RunError> {
         Arc::new(Running { reload, started: config, scope: Mutex::default(), kernel: kernel.clone(), reopen });
     *running.scope() = running.started.scope.clone();
     tokio::spawn(follow_cgroups(running.clone()));
-    let result = until_end(run_for, &drain, server, || {
+    let result = until_end(run_for, &drain, full, server, || {
         let running = running.clone();
         // It may look at every process of the host.
         drop(tokio::task::spawn_blocking(move || running.apply()));
@@ -226,7 +244,8 @@ async fn observe(options: RunOptions) -> Result<(), RunError> {
     end.send_replace(true);
     let drained = drain.stop().map_err(cannot("drain the ring"));
     tracing::info!("stopped: every probe is detached");
-    result.and(drained)
+    let recorded = recording.map_or(Ok(()), |recording| recording.tell(&became));
+    result.and(drained).and(recorded)
 }
 
 /// Gives back what loading took: the kernel's type information, parsed, is larger than all that comes after.
@@ -238,10 +257,11 @@ fn release_memory() {
     }
 }
 
-/// Waits for a signal, the end of the time, or a failure.
+/// Waits for a signal, the end of the time, a recording that is `full`, or a failure.
 async fn until_end(
     run_for: Option<Duration>,
     drain: &Drain,
+    full: Option<Arc<AtomicBool>>,
     mut server: tokio::task::JoinHandle<Result<(), HttpError>>,
     mut reload: impl FnMut(),
 ) -> Result<(), RunError> {
@@ -267,6 +287,9 @@ async fn until_end(
                 return served.unwrap_or_else(|error| Err(HttpError::Serve(io::Error::other(error)))).map_err(Into::into);
             }
             _ = look.tick() => {
+                if full.as_ref().is_some_and(|full| full.load(Ordering::Relaxed)) {
+                    return Ok(());
+                }
                 if drain.has_ended() {
                     return drain.stop().map_err(cannot("drain the ring"));
                 }

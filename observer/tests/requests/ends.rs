@@ -1,7 +1,7 @@
 //! How requests end.
 
 use observer::{
-    event::{Cookie, StateChange},
+    event::StateChange,
     request::record::{IncompleteReason, Outcome},
 };
 
@@ -47,7 +47,7 @@ fn an_end_that_was_lost_is_no_cancel() {
     host.read(1.0, chat(true));
     host.write(2.0, format!("{STREAM_HEAD}{}", content("a")));
     host.state(4.0, StateChange::ClientFin);
-    host.tracker.ended(Cookie(host.cookie), &mut host.said);
+    host.ended();
     assert_eq!(host.record().outcome, Outcome::Incomplete);
     assert_eq!(host.record().incomplete, Some(IncompleteReason::Abandoned));
     assert_eq!((host.in_flight(), host.tracker.connections()), (0, 0));

@@ -11,6 +11,8 @@ use observer::{
     time::KernelTime,
 };
 
+use crate::tape::Tape;
+
 /// Milliseconds since boot, some minutes after it.
 pub(crate) fn at(milliseconds: f64) -> KernelTime {
     KernelTime::from_nanos(1_000_000_000_000 + (milliseconds * 1e6).round() as u64)
@@ -73,6 +75,15 @@ pub(crate) struct Host {
     pub(crate) cookie: u64,
     pub(crate) received: u32,
     pub(crate) sent: u32,
+    pub(crate) tape: Tape,
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.tape.compare(&self.said);
+        }
+    }
 }
 
 impl Host {
@@ -83,10 +94,18 @@ impl Host {
     }
 
     pub(crate) fn bare() -> Self {
-        Self { tracker: Tracker::new(config()), said: Said::default(), cookie: 7, received: u32::MAX - 40, sent: 12345 }
+        Self {
+            tracker: Tracker::new(config()),
+            said: Said::default(),
+            cookie: 7,
+            received: u32::MAX - 40,
+            sent: 12345,
+            tape: Tape::new(),
+        }
     }
 
     pub(crate) fn event(&mut self, event: &Event<'_>) {
+        self.tape.event(event);
         self.tracker.event(event, &mut EventNames, &mut self.said);
     }
 
@@ -176,7 +195,17 @@ impl Host {
     }
 
     pub(crate) fn tick(&mut self, time: f64) {
-        self.tracker.tick(at(time), &mut self.said);
+        self.tick_at(at(time));
+    }
+
+    pub(crate) fn tick_at(&mut self, now: KernelTime) {
+        self.tape.tick(now);
+        self.tracker.tick(now, &mut self.said);
+    }
+
+    pub(crate) fn ended(&mut self) {
+        self.tape.ended(Cookie(self.cookie));
+        self.tracker.ended(Cookie(self.cookie), &mut self.said);
     }
 
     /// The only record so far.

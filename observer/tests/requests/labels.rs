@@ -19,6 +19,7 @@ fn host() -> Host {
     let team = HeaderLabel { hash: true, ..HeaderLabel::of("X-Team") };
     let labels = HeaderLabels::new(&[tenant, team], None);
     let mut host = Host::bare();
+    host.tape.off();
     host.tracker = Tracker::new(TrackerConfig { labels, ..config() });
     host.open(|_| {});
     host

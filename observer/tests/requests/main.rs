@@ -11,3 +11,4 @@ mod loss;
 mod order;
 mod properties;
 mod splits;
+mod tape;

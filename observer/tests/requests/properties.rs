@@ -193,7 +193,7 @@ proptest! {
                 Some(_) => {}
                 None => host.event(&Event::Data(*call)),
             }
-            host.tracker.tick(call.time, &mut host.said);
+            host.tick_at(call.time);
         }
         (host.received, host.sent) = (truth.received, truth.sent);
         host.state(time + 1.0, StateChange::Closed);
@@ -273,11 +273,12 @@ proptest! {
                         host.open(|open| (open.time, open.late) = (time, a % 2 == 0));
                     }
                 }
-                _ => host.tracker.tick(KernelTime::from_nanos(now as u64), &mut host.said),
+                _ => host.tick_at(KernelTime::from_nanos(now as u64)),
             }
             prop_assert!(host.tracker.connections() <= 1);
             prop_assert!(host.in_flight() <= 64);
         }
+        host.tape.off();
         host.tracker.finish(KernelTime::from_nanos(now as u64), &mut host.said);
         for record in &host.said.records {
             consistent(record)?;

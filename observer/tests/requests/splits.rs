@@ -97,7 +97,7 @@ impl Script {
                 Step::State { time, change } => host.state(*time, *change),
             }
         }
-        host.said
+        host.said.clone()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::Path,
     process::{Command, ExitStatus},
     thread,
     time::{Duration, Instant},
@@ -88,6 +89,21 @@ impl Observer {
         command.env("OBSERVER_LISTEN", listen.to_string());
         command.env("OBSERVER_REQUEST_LOG_PATH", scratch.file("requests.jsonl"));
         Self::spawn(command, listen, scratch)
+    }
+
+    /// Observes these ports of the test and records to `file`, with these further arguments and a request log, and waits
+    /// until it is attached.
+    ///
+    /// # Panics
+    /// If it does not get ready.
+    #[must_use]
+    pub fn recording(file: &Path, ports: &[u16], arguments: &[&str]) -> Self {
+        let scratch = Scratch::new();
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+        let mut command = command();
+        command.arg("record").arg(file).args(["--ports", &ports.join(",")]).args(arguments);
+        command.args(["--request-log-chunks", "--request-log"]).arg(scratch.file("requests.jsonl"));
+        Self::launch(command, free_address(), scratch)
     }
 
     fn launch(mut command: Command, listen: SocketAddr, scratch: Scratch) -> Self {
