@@ -1,6 +1,7 @@
 //! Takes the text out of JSON as it streams by: same length, same structure, same emptiness of strings, and what is not
 //! JSON stays none. It steps as `llm::json`'s scanner does, so that the scanner finds the same values at the same
-//! places in what is left; `json_tests` holds them against each other.
+//! places in what is left; `json_tests` holds them against each other. The one difference: a string that a hole cuts inside
+//! its very first escape has a character afterwards.
 
 use super::words::{KEYS, Matcher, Rule, VOCABULARY, in_vocabulary, rule};
 use crate::llm::json::{Anchor, TEXT_MAX};

@@ -152,6 +152,9 @@ proptest! {
         cuts.sort_unstable();
         let mut pieces: Vec<_> = cuts.windows(2).map(|cut| Some(&bytes[cut[0]..cut[1]])).collect();
         if gap && pieces.len() > 1 {
+            // A string that a gap cuts inside its first escape has a character afterwards, and had none before.
+            let before = &bytes[..cuts[1]];
+            prop_assume!(!before[before.len().saturating_sub(6)..].contains(&b'\\'));
             pieces[1] = None;
         }
         let blanked = blank(&pieces);

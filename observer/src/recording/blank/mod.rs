@@ -13,14 +13,15 @@ mod words;
 
 use std::{collections::VecDeque, ops::Range};
 
-use self::{connection::Connection, half::Call};
+use self::{connection::Connection, half::Call, head::Head};
 use super::{
     Item, codec,
     wire::{Clock, Cursor},
 };
 use crate::{
     connection::table::Table,
-    event::{Cookie, Event, Open, StateChange},
+    event::{Cookie, Direction, Event, Open, StateChange},
+    protocol::http1_head::{Kind, Request, Response},
     time::KernelTime,
 };
 
@@ -180,6 +181,23 @@ impl Blanker {
     }
 }
 
+/// A call that may begin a message stays one that may, and no other becomes one: by that a stream that was lost is taken
+/// up again. What stays is the beginning of `HTTP/1.`, or a method and the byte that makes a target of what follows.
+fn keep_beginning(direction: Direction, raw: &[u8], out: &mut [u8]) {
+    match direction {
+        Direction::Send if Response::is_plausible(raw) => {
+            let length = raw.len().min(b"HTTP/1.".len());
+            out[..length].copy_from_slice(&raw[..length]);
+        }
+        Direction::Receive if Request::is_plausible(raw) => {
+            let method = raw.iter().take_while(|byte| **byte != b' ').count();
+            let length = raw.len().min(method + 2);
+            Head::new(true, &[]).feed(&raw[..length], &mut out[..length]);
+        }
+        Direction::Send | Direction::Receive => {}
+    }
+}
+
 /// What a block says, and its payload blanked in `out`; how much of it is known to be free of text: all, unless there
 /// are frames in it that we would not read back.
 fn steps(raw: &[u8], number: u64, out: &mut [u8]) -> (Vec<Step>, usize) {
@@ -205,6 +223,7 @@ fn steps(raw: &[u8], number: u64, out: &mut [u8]) -> (Vec<Step>, usize) {
                 for part in [head.clone(), tail.clone()] {
                     out[part].fill(b'x');
                 }
+                keep_beginning(data.direction, data.head, &mut out[head.clone()]);
                 let call = Call {
                     block: number,
                     direction: data.direction,
