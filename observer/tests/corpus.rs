@@ -41,6 +41,7 @@ target!(http1, "../../tests/fuzz/src/bin/http1.rs");
 target!(json, "../../tests/fuzz/src/bin/json.rs");
 target!(loss, "../../tests/fuzz/src/bin/loss.rs");
 target!(ndjson, "../../tests/fuzz/src/bin/ndjson.rs");
+target!(recording, "../../tests/fuzz/src/bin/recording.rs");
 target!(sse, "../../tests/fuzz/src/bin/sse.rs");
 target!(tracker, "../../tests/fuzz/src/bin/tracker.rs");
 
