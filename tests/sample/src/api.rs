@@ -1,9 +1,10 @@
 //! The APIs that server and client speak: each family's usual route, words and stream.
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// An API.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Api {
     /// OpenAI's chat completions.

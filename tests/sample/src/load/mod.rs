@@ -53,47 +53,20 @@ pub enum Streaming {
     Mixed,
 }
 
-/// Which API to ask.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-#[expect(missing_docs, reason = "named as in `Api`")]
-pub enum Route {
-    Chat,
-    Completions,
-    Responses,
-    Messages,
-    OllamaChat,
-    OllamaGenerate,
-    Tgi,
-    Sglang,
-    LlamaCpp,
-    Triton,
-    Embeddings,
-    Rerank,
-    /// Chat or completions, by chance.
-    Mixed,
-    /// Any of them, by chance.
-    All,
-}
+/// Which APIs to ask: one, or several by chance.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Route(Vec<Api>);
 
-impl Route {
-    /// The APIs among which chance picks.
-    fn apis(self) -> &'static [Api] {
-        match self {
-            Self::Chat => &[Api::Chat],
-            Self::Completions => &[Api::Completions],
-            Self::Responses => &[Api::Responses],
-            Self::Messages => &[Api::Messages],
-            Self::OllamaChat => &[Api::OllamaChat],
-            Self::OllamaGenerate => &[Api::OllamaGenerate],
-            Self::Tgi => &[Api::Tgi],
-            Self::Sglang => &[Api::Sglang],
-            Self::LlamaCpp => &[Api::LlamaCpp],
-            Self::Triton => &[Api::Triton],
-            Self::Embeddings => &[Api::Embeddings],
-            Self::Rerank => &[Api::Rerank],
-            Self::Mixed => &[Api::Chat, Api::Completions],
-            Self::All => &Api::ALL,
-        }
+/// The name of an API, or of several.
+fn route(text: &str) -> Result<Route, String> {
+    match text {
+        "mixed" => Ok(Route(vec![Api::Chat, Api::Completions])),
+        "all" => Ok(Route(Api::ALL.to_vec())),
+        one => Api::from_str(one, false).map(|api| Route(vec![api])).map_err(|_| {
+            let names = Api::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+            let names: Vec<_> = names.map(|value| value.get_name().to_owned()).collect();
+            format!("must be mixed (chat and completions), all, or one of {}", names.join(", "))
+        }),
     }
 }
 
@@ -122,8 +95,8 @@ pub struct LoadArgs {
     /// Ask for streamed answers.
     #[arg(long, value_enum, default_value_t = Streaming::True)]
     pub stream: Streaming,
-    /// Which API.
-    #[arg(long, value_enum, default_value_t = Route::Chat)]
+    /// Which API: chat, completions, responses, messages, …; mixed: chat and completions; all.
+    #[arg(long, default_value = "chat", value_parser = route)]
     pub route: Route,
     /// Name of the model to ask for.
     #[arg(long, default_value = "sample-1")]

@@ -56,7 +56,7 @@ impl Planner {
             Streaming::False => false,
             Streaming::Mixed => random.chance(0.5),
         };
-        let apis = args.route.apis();
+        let apis = &args.route.0;
         let api = apis[random.below(apis.len() as u64) as usize];
         let stream = stream && api.streams();
         let leave = if random.chance(args.cancel_rate) {
