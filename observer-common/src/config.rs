@@ -45,6 +45,8 @@ pub struct KernelConfig {
     pub tcp_rcv_nxt: u32,
     /// `struct tcp_sock`: `tcp_clock_cache`; 0: this kernel has none.
     pub tcp_clock: u32,
+    /// `struct tcp_sock`: `inet_conn.icsk_ulp_ops`, not null while the kernel makes TLS records; 0: this kernel has none.
+    pub tcp_ulp: u32,
     /// `struct task_struct`: `tgid`.
     pub task_tgid: u32,
     /// `struct task_struct`: `pid`.
@@ -55,13 +57,26 @@ pub struct KernelConfig {
     pub signal_live: u32,
     /// 1: send rare diagnostics to the log (`--log-kernel`).
     pub log: u32,
+    /// 1: reads and writes are seen at the end of system calls, where sockets are known by address only: their state is
+    /// kept by cookie.
+    pub sockets_by_cookie: u32,
+    /// `struct sock`: `__sk_common.skc_cookie`.
+    pub sock_cookie: u32,
+    /// `struct socket`: `sk`.
+    pub socket_sock: u32,
+    /// `struct file`: `private_data`, of a socket's file its `struct socket`.
+    pub file_private: u32,
+    /// `struct inode`: `i_ino`.
+    pub inode_number: u32,
+    /// Arguments of `tcp_recvmsg`, which have been 6, 5 and 4.
+    pub tcp_recvmsg_arguments: u32,
 }
-const _: () = assert!(size_of::<KernelConfig>() == 96);
+const _: () = assert!(size_of::<KernelConfig>() == 124);
 
 impl KernelConfig {
     /// The same, as the words that lie in memory.
     #[must_use]
-    pub const fn words(&self) -> [u32; 24] {
+    pub const fn words(&self) -> [u32; 31] {
         [
             self.own_tgid,
             self.wakeup_bytes,
@@ -82,11 +97,18 @@ impl KernelConfig {
             self.tcp_copied_seq,
             self.tcp_rcv_nxt,
             self.tcp_clock,
+            self.tcp_ulp,
             self.task_tgid,
             self.task_pid,
             self.task_signal,
             self.signal_live,
             self.log,
+            self.sockets_by_cookie,
+            self.sock_cookie,
+            self.socket_sock,
+            self.file_private,
+            self.inode_number,
+            self.tcp_recvmsg_arguments,
         ]
     }
 }

@@ -25,6 +25,8 @@ pub const CGROUP_LEVELS: u32 = 16;
 pub const RING_BYTES: u32 = 8 << 20;
 /// Most connections whose end could not be told as an event and is yet to be read.
 pub const ENDED_MAX: u32 = 65_536;
+/// Most connections whose state is kept where sockets are known by address only.
+pub const SOCKETS_BY_COOKIE: u32 = 16_384;
 /// Most process ids in the scope.
 pub const SCOPE_PIDS: u32 = 65_536;
 /// Most cgroups in the scope.

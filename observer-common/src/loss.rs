@@ -56,6 +56,16 @@ counters! {
     PayloadFault = "payload_fault", true;
     /// Processes that could not be added to the pid scope.
     ScopePidInsert = "scope_pid_insert", true;
+    /// Processes that could not be added to their workload.
+    MemberInsert = "member_insert", true;
+    /// Threads of workloads whose state could not be stored (out of memory): their times are missing.
+    ThreadStorage = "thread_storage", true;
+    /// Requests to block devices whose end was not seen, as it turns out when the kernel uses their memory again.
+    BlockEnd = "block_end", true;
+    /// Requests to block devices that could not be followed: too many were under way.
+    BlockRequestInsert = "block_request_insert", true;
+    /// Requests to block devices that were not counted: too many workloads use too many devices.
+    BlockTargetInsert = "block_target_insert", true;
     /// Connections on candidate ports that speak something else and are left alone.
     NotHttp = "not_http", false;
     /// Calls on connections to ports that are left alone because they serve much of something else.

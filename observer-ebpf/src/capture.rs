@@ -1,6 +1,6 @@
 //! Copies a call's bytes out of user memory: the head, and the tail of what is longer.
 
-use core::{ffi::c_void, hint::black_box};
+use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_user};
 use observer_common::{
@@ -18,10 +18,13 @@ pub struct Captured {
     pub fault: bool,
 }
 
-/// `value`, at most `limit`. The compiler must not compare another copy of the value than the one that is used.
+/// `value`, at most `limit`. The compiler must not compare another copy of the value than the one that is used: kernels
+/// before 6.8 do not know that a register and the place on the stack it was loaded from are the same. So it becomes one
+/// that the compiler knows nothing of, in a register: `black_box` would pass it through memory.
 #[inline(always)]
-fn clamp(value: u64, limit: u64) -> u64 {
-    let value = black_box(value);
+pub fn clamp(mut value: u64, limit: u64) -> u64 {
+    // SAFETY: copies a register to itself.
+    unsafe { asm!("{value} = {value}", value = inout(reg) value, options(pure, nomem, nostack)) };
     if value > limit { limit } else { value }
 }
 

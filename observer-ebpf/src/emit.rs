@@ -174,7 +174,7 @@ pub fn open(sock: Sock, socket: &Socket, time: u64, length: u32, flags: u16) -> 
     let (local, remote) = sock.addresses();
     // SAFETY: the reserved record; addresses are arrays of the same size; the helper takes no pointers.
     unsafe {
-        (*pointer).header = header(KIND_OPEN, flags, time, sock.cookie());
+        (*pointer).header = header(KIND_OPEN, flags, time, socket.cookie);
         (*pointer).tgid = (ids >> 32) as u32;
         (*pointer).tid = ids as u32;
         (*pointer).family = sock.family();
@@ -195,7 +195,7 @@ pub fn open(sock: Sock, socket: &Socket, time: u64, length: u32, flags: u16) -> 
 
 /// A tracked connection changed its state.
 #[inline(always)]
-pub fn state(sock: Sock, time: u64, old_state: u8, new_state: u8, error: i32) {
+pub fn state(sock: Sock, cookie: u64, time: u64, old_state: u8, new_state: u8, error: i32) {
     let (write_sequence, receive_sequence) = match sock.tcp() {
         Some(tcp) => (tcp.write_seq(), tcp.rcv_nxt()),
         None => (0, 0),
@@ -204,12 +204,12 @@ pub fn state(sock: Sock, time: u64, old_state: u8, new_state: u8, error: i32) {
         count(Counter::OtherRingFull);
         if new_state == TCP_CLOSE {
             // User space would keep it, and what it carried, for ever.
-            let _full = ENDED.push(sock.cookie(), 0);
+            let _full = ENDED.push(cookie, 0);
         }
         return;
     };
     let value = SocketState {
-        header: header(KIND_STATE, 0, time, sock.cookie()),
+        header: header(KIND_STATE, 0, time, cookie),
         old_state,
         new_state,
         padding: 0,

@@ -120,6 +120,15 @@ pub fn can_be_response(word: u64, length: u32) -> bool {
     false
 }
 
+/// Whether bytes can be the beginning of a TLS record of application data, as the calls of an established connection
+/// move them: type, version, and a length that there can be.
+#[inline(always)]
+pub fn can_be_tls_data(word: u64, length: u32) -> bool {
+    const RECORD_MAX: u64 = (1 << 14) + 256;
+    let size = (word >> 24 & 0xff) << 8 | word >> 32 & 0xff;
+    length >= 5 && word & 0xffff == 0x0317 && word & 0xff_0000 <= 0x04_0000 && size > 0 && size <= RECORD_MAX
+}
+
 /// The low `length` bytes of a word.
 #[inline(always)]
 pub const fn mask(length: u32) -> u64 {

@@ -4,11 +4,11 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::{
     bpf_ktime_get_ns,
-    generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock},
+    generated::{bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_skc_to_tcp_sock},
 };
 use observer_common::event::{FAMILY_INET, FAMILY_INET6, FAMILY_UNIX};
 
-use crate::maps::config;
+use crate::maps::{config, host};
 
 const SOCK_STREAM: u16 = 1;
 const IPPROTO_TCP: u16 = 6;
@@ -23,9 +23,44 @@ pub fn now() -> u64 {
 
 /// Reads a `T` at `offset` of a structure that the verifier knows by type.
 #[inline(always)]
-unsafe fn field<T: Copy>(pointer: *const u8, offset: u32) -> T {
+pub unsafe fn field<T: Copy>(pointer: *const u8, offset: u32) -> T {
     // SAFETY: the caller gives a trusted pointer and an offset from the kernel's own BTF; the verifier checks both.
     unsafe { core::ptr::read_volatile(pointer.add(offset as usize).cast()) }
+}
+
+/// Reads kernel memory that may be gone.
+#[inline(always)]
+pub unsafe fn peek<T: Copy + Default>(address: u64) -> Option<T> {
+    let mut value = T::default();
+    // SAFETY: as many bytes as the value has; the helper says if it cannot. The caller names a type of any bits.
+    let failed = unsafe {
+        bpf_probe_read_kernel((&raw mut value).cast::<c_void>(), size_of::<T>() as u32, address as *const c_void)
+    };
+    (failed == 0).then_some(value)
+}
+
+/// A structure of the kernel.
+#[derive(Clone, Copy)]
+struct Structure {
+    pointer: *const u8,
+    /// The verifier knows its type. Else its address comes from where there are none, and each read may fail. Always a
+    /// constant where it is asked for.
+    typed: bool,
+}
+
+impl Structure {
+    /// A member; 0 where it cannot be read.
+    #[inline(always)]
+    unsafe fn field<T: Copy + Default>(self, offset: u32) -> T {
+        // SAFETY: the caller's, as for `field` and `peek`.
+        unsafe {
+            if self.typed {
+                field(self.pointer, offset)
+            } else {
+                peek(self.pointer as u64 + u64::from(offset)).unwrap_or_default()
+            }
+        }
+    }
 }
 
 /// What carries a socket's bytes.
@@ -36,20 +71,47 @@ pub enum Transport {
     Unix,
 }
 
-/// A `struct sock` that the verifier trusts.
+/// A `struct sock`.
 #[derive(Clone, Copy)]
-pub struct Sock(pub *const u8);
+pub struct Sock {
+    structure: Structure,
+    /// Address of its inode, where its type is not known.
+    inode: u64,
+}
 
 impl Sock {
+    /// One that the verifier knows by type.
+    #[inline(always)]
+    pub fn typed(pointer: *const u8) -> Self {
+        Self { structure: Structure { pointer, typed: true }, inode: 0 }
+    }
+
+    /// One that belongs to an open file, by address. No helper takes it.
+    #[inline(always)]
+    pub fn at(address: u64, inode: u64) -> Self {
+        Self { structure: Structure { pointer: address as *const u8, typed: false }, inode }
+    }
+
+    #[inline(always)]
+    pub fn is_typed(self) -> bool {
+        self.structure.typed
+    }
+
     #[inline(always)]
     pub fn as_ptr(self) -> *mut c_void {
-        self.0.cast_mut().cast()
+        self.structure.pointer.cast_mut().cast()
+    }
+
+    #[inline(always)]
+    unsafe fn field<T: Copy + Default>(self, offset: u32) -> T {
+        // SAFETY: the caller's.
+        unsafe { self.structure.field(offset) }
     }
 
     #[inline(always)]
     pub fn family(self) -> u16 {
         // SAFETY: see `field`.
-        unsafe { field(self.0, config!(sock_family)) }
+        unsafe { self.field(config!(sock_family)) }
     }
 
     /// `None`: not a byte stream of ours.
@@ -58,7 +120,7 @@ impl Sock {
         let family = self.family();
         // SAFETY: see `field`; both fields are 16 bits wide since 5.6.
         let (kind, protocol): (u16, u16) =
-            unsafe { (field(self.0, config!(sock_type)), field(self.0, config!(sock_protocol))) };
+            unsafe { (self.field(config!(sock_type)), self.field(config!(sock_protocol))) };
         if kind != SOCK_STREAM {
             return None;
         }
@@ -75,9 +137,12 @@ impl Sock {
     /// Sockets that the kernel made for itself have no file.
     #[inline(always)]
     pub fn has_file(self) -> bool {
+        if !self.is_typed() {
+            return true;
+        }
         // SAFETY: see `field`; pointers read from a trusted structure may be followed after a null check.
         unsafe {
-            let socket: *const u8 = field(self.0, config!(sock_socket));
+            let socket: *const u8 = field(self.structure.pointer, config!(sock_socket));
             if socket.is_null() {
                 return false;
             }
@@ -89,13 +154,13 @@ impl Sock {
     #[inline(always)]
     pub fn local_port(self) -> u16 {
         // SAFETY: see `field`.
-        unsafe { field(self.0, config!(sock_local_port)) }
+        unsafe { self.field(config!(sock_local_port)) }
     }
 
     #[inline(always)]
     pub fn remote_port(self) -> u16 {
         // SAFETY: see `field`.
-        u16::from_be(unsafe { field(self.0, config!(sock_remote_port)) })
+        u16::from_be(unsafe { self.field(config!(sock_remote_port)) })
     }
 
     /// Local and remote address, network order, IPv4 in the first four bytes.
@@ -104,72 +169,147 @@ impl Sock {
         // SAFETY: see `field`.
         unsafe {
             if self.family() == FAMILY_INET {
-                let local: u32 = field(self.0, config!(sock_local_v4));
-                let remote: u32 = field(self.0, config!(sock_remote_v4));
+                let local: u32 = self.field(config!(sock_local_v4));
+                let remote: u32 = self.field(config!(sock_remote_v4));
                 return ([local, 0, 0, 0], [remote, 0, 0, 0]);
             }
             let local = config!(sock_local_v6);
             let remote = config!(sock_remote_v6);
             (
-                [field(self.0, local), field(self.0, local + 4), field(self.0, local + 8), field(self.0, local + 12)],
-                [
-                    field(self.0, remote),
-                    field(self.0, remote + 4),
-                    field(self.0, remote + 8),
-                    field(self.0, remote + 12),
-                ],
+                [self.field(local), self.field(local + 4), self.field(local + 8), self.field(local + 12)],
+                [self.field(remote), self.field(remote + 4), self.field(remote + 8), self.field(remote + 12)],
             )
         }
+    }
+
+    /// `TCP_*`.
+    #[inline(always)]
+    pub fn state(self) -> u8 {
+        // SAFETY: see `field`.
+        unsafe { self.field(host!(sock_state)) }
+    }
+
+    /// Of a listening socket: connections that it dropped, modulo 2^32.
+    #[inline(always)]
+    pub fn drops(self) -> u32 {
+        // SAFETY: see `field`.
+        unsafe { self.field(host!(sock_drops)) }
     }
 
     #[inline(always)]
     pub fn error(self) -> i32 {
         // SAFETY: see `field`.
-        unsafe { field(self.0, config!(sock_error)) }
+        unsafe { self.field(config!(sock_error)) }
     }
 
+    /// Its cookie, made if it has none.
     #[inline(always)]
     pub fn cookie(self) -> u64 {
         // SAFETY: a trusted socket, as the helper demands.
         unsafe { bpf_get_socket_cookie(self.as_ptr()) }
     }
 
+    /// Its cookie; 0: nobody has asked for one.
+    #[inline(always)]
+    pub fn known_cookie(self) -> u64 {
+        // SAFETY: see `field`.
+        unsafe { self.field(config!(sock_cookie)) }
+    }
+
+    /// Number of its inode, which no other socket has while that is open, and few have later. Of sockets by address.
+    #[inline(always)]
+    pub fn inode_number(self) -> u64 {
+        // SAFETY: a read that may fail.
+        unsafe { peek(self.inode + u64::from(config!(inode_number))) }.unwrap_or(0)
+    }
+
     /// The TCP view of it; `None` if it is none.
     #[inline(always)]
     pub fn tcp(self) -> Option<Tcp> {
+        if !self.is_typed() {
+            // Of byte streams, the only ones that are looked at, none else has this protocol.
+            // SAFETY: see `field`.
+            let protocol: u16 = unsafe { self.field(config!(sock_protocol)) };
+            return (protocol == IPPROTO_TCP).then_some(Tcp(self.structure));
+        }
         // SAFETY: a trusted socket, as the helper demands.
         let tcp = unsafe { bpf_skc_to_tcp_sock(self.as_ptr()) }.cast::<u8>();
-        if tcp.is_null() { None } else { Some(Tcp(tcp)) }
+        if tcp.is_null() { None } else { Some(Tcp::typed(tcp)) }
     }
 }
 
-/// A `struct tcp_sock` that the verifier trusts.
+/// A `struct tcp_sock`.
 #[derive(Clone, Copy)]
-pub struct Tcp(*const u8);
+pub struct Tcp(Structure);
 
 impl Tcp {
+    /// One that the verifier knows by type.
+    #[inline(always)]
+    pub fn typed(pointer: *const u8) -> Self {
+        Self(Structure { pointer, typed: true })
+    }
+
     #[inline(always)]
     pub fn write_seq(self) -> u32 {
         // SAFETY: see `field`.
-        unsafe { field(self.0, config!(tcp_write_seq)) }
+        unsafe { self.0.field(config!(tcp_write_seq)) }
     }
 
     #[inline(always)]
     pub fn snd_nxt(self) -> u32 {
         // SAFETY: see `field`.
-        unsafe { field(self.0, config!(tcp_snd_nxt)) }
+        unsafe { self.0.field(config!(tcp_snd_nxt)) }
     }
 
     #[inline(always)]
     pub fn copied_seq(self) -> u32 {
         // SAFETY: see `field`.
-        unsafe { field(self.0, config!(tcp_copied_seq)) }
+        unsafe { self.0.field(config!(tcp_copied_seq)) }
     }
 
     #[inline(always)]
     pub fn rcv_nxt(self) -> u32 {
         // SAFETY: see `field`.
-        unsafe { field(self.0, config!(tcp_rcv_nxt)) }
+        unsafe { self.0.field(config!(tcp_rcv_nxt)) }
+    }
+
+    /// As a `struct sock`, which it begins with.
+    #[inline(always)]
+    pub fn sock(self) -> Sock {
+        Sock { structure: self.0, inode: 0 }
+    }
+
+    /// Smoothed round-trip time, in microseconds; 0: not measured yet.
+    #[inline(always)]
+    pub fn rtt(self) -> u32 {
+        // SAFETY: see `field`. The kernel keeps eighths.
+        unsafe { self.0.field::<u32>(host!(tcp_srtt)) >> 3 }
+    }
+
+    /// Bytes that the peer has room for, past what it has acknowledged.
+    #[inline(always)]
+    pub fn send_window(self) -> u32 {
+        // SAFETY: see `field`.
+        unsafe { self.0.field(host!(tcp_send_window)) }
+    }
+
+    /// Segments sent again, modulo 2^32.
+    #[inline(always)]
+    pub fn retransmits(self) -> u32 {
+        // SAFETY: see `field`.
+        unsafe { self.0.field(host!(tcp_retransmits)) }
+    }
+
+    /// Whether a protocol of the kernel's own lies upon it: of a connection that began with TLS, kTLS.
+    #[inline(always)]
+    pub fn has_upper_protocol(self) -> bool {
+        let offset = config!(tcp_ulp);
+        if offset == 0 {
+            return false;
+        }
+        // SAFETY: see `field`.
+        let operations: *const u8 = unsafe { self.0.field(offset) };
+        !operations.is_null()
     }
 
     /// When TCP last sent or began to receive a packet of this connection: `tcp_clock_cache`, on the same clock as
@@ -181,7 +321,7 @@ impl Tcp {
             return now;
         }
         // SAFETY: see `field`.
-        let time: u64 = unsafe { field(self.0, offset) };
+        let time: u64 = unsafe { self.0.field(offset) };
         if time == 0 || time > now { now } else { time }
     }
 }

@@ -3,14 +3,14 @@
 use core::ptr;
 
 use aya_ebpf::{
-    bindings::BPF_SK_STORAGE_GET_F_CREATE,
+    bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE},
     helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
 };
 use observer_common::{event::Arrival, limits::ARRIVALS, loss::Counter};
 
 use crate::{
     kernel::{Sock, Tcp},
-    maps::{CLIENTS, SOCKETS, count},
+    maps::{CLIENTS, NEW_SOCKET, SOCKETS, SOCKETS_BY_COOKIE, config, count},
 };
 
 /// Not decided yet. All zeros, as new storage is.
@@ -33,9 +33,14 @@ pub const MID_REQUEST: u32 = 8;
 /// Either: user space keeps something for it, and wants to hear of its end.
 pub const KNOWN: u32 = ANNOUNCED | MID_REQUEST;
 
+/// [`Socket::cookie`]: the rest is the number of the socket's inode, since it had no cookie.
+const COOKIE_OF_INODE: u64 = 1 << 63;
+
 /// State of one connection.
 #[repr(C)]
 pub struct Socket {
+    /// What user space knows it by: the socket's cookie, or the like.
+    pub cookie: u64,
     pub verdict: u32,
     pub flags: u32,
     /// Generation of the scope for which `in_scope` holds; 0: never judged.
@@ -47,6 +52,9 @@ pub struct Socket {
     /// Reads that did not begin like HTTP/1, on a connection joined late.
     pub misses: u32,
     pub established: u64,
+    /// While UNDECIDED or LEFT_ALONE: what it carries, one of `content`.
+    pub content: u32,
+    pub padding: u32,
     /// Bytes received and sent since it became known; used where there are no sequence numbers.
     pub received: u32,
     pub sent: u32,
@@ -67,37 +75,90 @@ pub struct Socket {
     pub end_error: i32,
     /// When it closed before user space knew of it, which is still to be reported; 0: it did not.
     pub end_time: u64,
+    /// When its round-trip time was last looked at. Writers of the server write this and the next one.
+    pub looked: u64,
+    /// Thread group id of who writes to it.
+    pub writer: u32,
+    /// 1: the client's window was closed at the last look.
+    pub window_closed: u32,
+    /// Times that it was found closed and that are not counted yet.
+    pub zero_windows: u32,
+    /// Segments sent again that are counted. Only who holds the socket's lock writes this.
+    pub retransmits: u32,
 }
 
 /// The state of `sock`, if it has one.
 #[inline(always)]
 pub fn get(sock: Sock) -> Option<&'static mut Socket> {
-    // SAFETY: the helper returns null or a value that lives as long as this program runs.
-    unsafe {
-        bpf_sk_storage_get((&raw const SOCKETS).cast_mut().cast(), sock.as_ptr(), ptr::null_mut(), 0)
-            .cast::<Socket>()
-            .as_mut()
-    }
+    if is_by_cookie(sock) { by_cookie(sock) } else { storage(sock, 0) }
 }
 
 /// The state of `sock`, made if there is none.
 #[inline(always)]
 pub fn get_or_create(sock: Sock) -> Option<&'static mut Socket> {
-    // SAFETY: as above.
-    let socket = unsafe {
-        bpf_sk_storage_get(
-            (&raw const SOCKETS).cast_mut().cast(),
-            sock.as_ptr(),
-            ptr::null_mut(),
-            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
-        )
-        .cast::<Socket>()
-        .as_mut()
+    let socket = if is_by_cookie(sock) {
+        by_cookie(sock).or_else(|| create_by_cookie(sock))
+    } else {
+        let mut socket = storage(sock, u64::from(BPF_SK_STORAGE_GET_F_CREATE));
+        if let Some(socket) = &mut socket
+            && socket.cookie == 0
+        {
+            socket.cookie = sock.cookie();
+        }
+        socket
     };
     if socket.is_none() {
         count(Counter::StateStorage);
     }
     socket
+}
+
+/// Whether state is kept by cookie: where one program knows sockets by address only, the others have to follow it.
+#[inline(always)]
+fn is_by_cookie(sock: Sock) -> bool {
+    !sock.is_typed() || config!(sockets_by_cookie) != 0
+}
+
+/// What the kernel keeps with the socket.
+#[inline(always)]
+fn storage(sock: Sock, flags: u64) -> Option<&'static mut Socket> {
+    // SAFETY: the helper returns null or a value that lives as long as this program runs.
+    unsafe {
+        bpf_sk_storage_get((&raw const SOCKETS).cast_mut().cast(), sock.as_ptr(), ptr::null_mut(), flags)
+            .cast::<Socket>()
+            .as_mut()
+    }
+}
+
+/// A socket that somebody else gives a cookie later stays known by its inode.
+#[inline(always)]
+fn by_cookie(sock: Sock) -> Option<&'static mut Socket> {
+    let cookie = sock.known_cookie();
+    if cookie != 0
+        && let Some(socket) = kept(cookie)
+    {
+        return Some(socket);
+    }
+    if sock.is_typed() { None } else { kept(sock.inode_number() | COOKIE_OF_INODE) }
+}
+
+#[inline(always)]
+fn create_by_cookie(sock: Sock) -> Option<&'static mut Socket> {
+    let cookie = match sock.known_cookie() {
+        0 if sock.is_typed() => sock.cookie(),
+        0 => sock.inode_number() | COOKIE_OF_INODE,
+        cookie => cookie,
+    };
+    SOCKETS_BY_COOKIE.insert(cookie, NEW_SOCKET.get(0)?, u64::from(BPF_NOEXIST)).ok()?;
+    let socket = kept(cookie)?;
+    socket.cookie = cookie;
+    Some(socket)
+}
+
+#[inline(always)]
+fn kept(cookie: u64) -> Option<&'static mut Socket> {
+    // SAFETY: a map value.
+    SOCKETS_BY_COOKIE.get_ptr_mut(cookie).map(|socket| unsafe { &mut *socket })
 }
 
 /// Notes who asked for the connection of a client's `sock`. The server's end of it is another socket.

@@ -1,10 +1,32 @@
 //! `observer doctor`: what can be observed here, what cannot, and what to do.
 
-use std::io::{self, IsTerminal, Write};
+mod gpus;
+mod opaque;
+mod others;
+mod progress;
+mod text;
+mod traffic;
 
-use crate::kernel::{
-    capabilities::{Capabilities, Level},
-    probes::Status,
+use std::time::Duration;
+
+use serde::Serialize;
+
+pub use self::{
+    progress::Progress,
+    text::print,
+    traffic::{Bytes, Traffic},
+};
+use crate::{
+    config::{Config, GpuMode},
+    gpu::{
+        self, Examination,
+        nvml::{Nvml, Options},
+    },
+    kernel::{
+        self, OtherObserver,
+        capabilities::{self, Capabilities, Finding, Level},
+    },
+    metrics,
 };
 
 /// What the observer understands of what passes by, in one paragraph for `doctor` and the front page.
@@ -12,94 +34,67 @@ pub const SEES: &str = "Plain HTTP/1.1 to LLM servers on this host, over TCP (IP
                         HTTP/2, Multipath TCP, and servers that read by io_uring are recognised and counted as opaque, \
                         not measured.";
 
-/// Prints the report; JSON if asked to.
-///
-/// # Errors
-/// Standard output's.
-pub fn print(report: &Capabilities, json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    if json {
-        serde_json::to_writer_pretty(&mut out, report)?;
-        return writeln!(out);
-    }
-    let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    write!(out, "{}", text(report, colour))
+/// How long the GPU driver may take.
+const GPU_LIMIT: Duration = Duration::from_secs(20);
+
+/// All that is said.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The kernel, and whether all that is needed is there.
+    #[serde(flatten)]
+    pub capabilities: Capabilities,
+    /// GPUs; `None`: they are not to be asked.
+    pub gpu: Option<Examination>,
+    /// Observers that run.
+    pub other_observers: Vec<OtherObserver>,
+    /// What passes; `None`: it was not counted, and nobody could be asked.
+    pub traffic: Option<Traffic>,
 }
 
-fn text(report: &Capabilities, colour: bool) -> String {
-    let mut text = String::new();
-    let mut line = |level: Level, left: &str, right: &str| {
-        let (mark, code) = match level {
-            Level::Ok => ("ok     ", "32"),
-            Level::Warning => ("warning", "33"),
-            Level::Error => ("error  ", "31"),
-        };
-        let mark = if colour { format!("\x1b[{code}m{mark}\x1b[0m") } else { mark.to_owned() };
-        text.push_str(&format!("{mark}  {left:<18} {right}\n"));
-    };
-    for finding in &report.findings {
-        let advice = if finding.advice.is_empty() { String::new() } else { format!(" - {}", finding.advice) };
-        line(finding.level, finding.subject, &format!("{}{advice}", finding.found));
-    }
-    for probe in &report.probes {
-        let (level, state) = match &probe.status {
-            Status::Attached => (Level::Ok, "attaches".to_owned()),
-            Status::Unsupported(reason) | Status::NotPermitted(reason) | Status::Broken(reason) => {
-                (if probe.required { Level::Error } else { Level::Warning }, reason.clone())
-            }
-        };
-        let target = format!("{} {}", probe.mechanism.as_str(), probe.target);
-        line(level, probe.name, &format!("{target}: {state} ({})", probe.intent));
-    }
-    text.push_str(&format!("\n{SEES}\n"));
-    text.push_str(if report.ready {
-        "\nReady: `observer run` can observe this host.\n"
-    } else {
-        "\nNot ready: mend what is marked as error, then run `observer doctor` again.\n"
-    });
-    text
+/// Counts traffic for this long, and tells how far it is.
+pub struct Counting<'a> {
+    /// How long.
+    pub time: Duration,
+    /// Told now and then how long it has been, and what was seen.
+    pub tell: &'a mut dyn FnMut(Duration, &Traffic),
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernel::{
-        capabilities::Finding,
-        probes::{Mechanism, ProbeReport},
+/// Looks at everything. Nothing is observed meanwhile, except for `counting`.
+#[must_use]
+pub fn examine(config: &Config, counting: Option<Counting<'_>>) -> Report {
+    let settings = &config.gpu;
+    // Before anything of ours is there to be taken for others'.
+    let other_observers = kernel::other_observers();
+    let mut capabilities = capabilities::examine(config.signals, config.kernel.socket_hook);
+    let gpu = (settings.mode != GpuMode::Off)
+        .then(|| gpu::examine(Nvml::new(Options::of(config)), GPU_LIMIT, metrics::gpu::supported));
+    let findings = &mut capabilities.findings;
+    findings.extend(gpus::findings(gpu.as_ref(), settings));
+    findings.push(others::finding(&other_observers));
+    let refused = kernel::check_cgroups(&config.scope).err();
+    if let Some(error) = &refused {
+        let advice = "`observer run` would end with this".to_owned();
+        findings.push(Finding { subject: "scope", level: Level::Error, found: error.to_string(), advice });
+    }
+    let counted = match counting {
+        Some(Counting { time, tell }) => Some(traffic::observe(&config.scope, config.kernel.socket_hook, time, tell)),
+        None => traffic::ask(&other_observers).map(Ok),
     };
-
-    fn report(status: Status) -> Capabilities {
-        Capabilities {
-            findings: vec![Finding {
-                subject: "privileges",
-                level: Level::Error,
-                found: "no capability for BPF".into(),
-                advice: "run as root".into(),
-            }],
-            ready: status == Status::Attached,
-            probes: vec![ProbeReport {
-                name: "socket_send",
-                mechanism: Mechanism::BtfTracepoint,
-                target: "sock_send_length",
-                intent: "responses",
-                required: true,
-                verified_instructions: None,
-                status,
-            }],
+    let traffic = match counted {
+        Some(Ok(traffic)) => {
+            findings.extend(opaque::findings(&traffic));
+            Some(traffic)
         }
-    }
-
-    #[test]
-    fn says_what_is_wrong_and_what_to_do() {
-        let text = text(&report(Status::Unsupported("no such tracepoint".into())), false);
-        assert!(text.contains("error    privileges         no capability for BPF - run as root\n"), "{text}");
-        assert!(text.contains("btf_tracepoint sock_send_length: no such tracepoint (responses)"), "{text}");
-        assert!(text.contains("Not ready"), "{text}");
-        assert!(!text.contains('\x1b'));
-    }
-
-    #[test]
-    fn colours_only_when_asked() {
-        assert!(text(&report(Status::Attached), true).contains("\x1b[32mok     \x1b[0m  socket_send"));
-    }
+        Some(Err(error)) => {
+            findings.push(opaque::failed(&error));
+            None
+        }
+        None => {
+            findings.push(opaque::not_counted());
+            None
+        }
+    };
+    let missing = gpu.as_ref().is_some_and(|gpu| !gpu.gpus.iter().any(|gpu| gpu.up));
+    capabilities.ready &= refused.is_none() && !(settings.mode == GpuMode::Require && missing);
+    Report { capabilities, gpu, other_observers, traffic }
 }

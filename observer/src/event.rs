@@ -67,6 +67,68 @@ impl OpaqueReason {
     }
 }
 
+/// What bytes of connections on candidate ports are. Each byte is one of these.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Content {
+    /// HTTP/1 that is read.
+    Plain,
+    /// TLS.
+    Tls,
+    /// TLS whose records the kernel makes (kTLS).
+    Ktls,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+    /// Multipath TCP.
+    Mptcp,
+    /// Moved by calls whose buffers cannot be seen (io_uring, splice).
+    Unreadable,
+    /// After `101 Switching Protocols`.
+    Upgrade,
+    /// Through a tunnel that `CONNECT` opened.
+    Connect,
+    /// Bodies of LLM requests and responses, in a content coding that we do not decode.
+    Compressed,
+    /// Something else, which is left alone.
+    NotHttp,
+    /// Of connections older than the observer, of which it cannot be told yet what they speak.
+    Undecided,
+}
+
+impl Content {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Plain,
+        Self::Tls,
+        Self::Ktls,
+        Self::Http2,
+        Self::Mptcp,
+        Self::Unreadable,
+        Self::Upgrade,
+        Self::Connect,
+        Self::Compressed,
+        Self::NotHttp,
+        Self::Undecided,
+    ];
+
+    /// Its value of the `content` label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Tls => "tls",
+            Self::Ktls => "ktls",
+            Self::Http2 => "http2",
+            Self::Mptcp => "mptcp",
+            Self::Unreadable => "unreadable",
+            Self::Upgrade => "upgrade",
+            Self::Connect => "connect",
+            Self::Compressed => "compressed",
+            Self::NotHttp => "not_http",
+            Self::Undecided => "undecided",
+        }
+    }
+}
+
 /// A connection became known.
 #[derive(Clone, Debug)]
 pub struct Open {

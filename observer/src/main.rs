@@ -1,14 +1,21 @@
 //! The `observer` command.
 
-use std::{io, process::ExitCode, sync::Arc};
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::Parser;
 use observer::{
-    cli::{self, Cli, Command, DoctorArgs, RecordArgs, ReplayArgs, RunArgs, TopArgs, logging},
-    doctor,
-    kernel::capabilities,
+    cli::{
+        self, Cli, Command, CredentialsArgs, DoctorArgs, GpuArgs, GpuCommand, HealthArgs, RecordArgs, ReplayArgs,
+        RunArgs, TopArgs, logging,
+    },
+    control, doctor,
+    export::http::web,
     pipeline::{self, RecordingOptions, ReplayOptions, ReportFormat, RunOptions},
-    top::{self, TopOptions},
+    top::{self, Credentials, TopOptions},
 };
 
 fn main() -> ExitCode {
@@ -17,8 +24,21 @@ fn main() -> ExitCode {
         Command::Record(args) => record(args),
         Command::Replay(args) => replay(&args),
         Command::Doctor(args) => doctor(&args),
+        Command::Gpu(args) => gpu(&args),
+        Command::Health(args) => health(&args),
         Command::Top(args) => top(args),
     }
+}
+
+/// Ends at once where a thread is `stuck` in the GPU driver: what its library does at an orderly exit might wait for that.
+fn leave(code: u8, stuck: bool) -> ExitCode {
+    if stuck {
+        // Nothing can be done about output that cannot be written, here.
+        let _flushed = io::stdout().flush();
+        // SAFETY: no pointers, and nothing of ours is to be done at the exit.
+        unsafe { libc::_exit(code.into()) };
+    }
+    ExitCode::from(code)
 }
 
 /// One line that says what is wrong; the log may not be set up.
@@ -51,10 +71,15 @@ fn run(args: RunArgs, recording: Option<RecordingOptions>) -> ExitCode {
         reload: Arc::new(move || args.load().map(|loaded| loaded.config)),
         recording,
     };
-    match pipeline::run(options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(cli::EXIT_FAILURE, &error),
-    }
+    let ended = pipeline::run(options);
+    let code = match &ended.result {
+        Ok(()) => cli::EXIT_OK,
+        Err(error) => {
+            let _code = fail(cli::EXIT_FAILURE, error);
+            cli::EXIT_FAILURE
+        }
+    };
+    leave(code, ended.stuck)
 }
 
 fn record(args: RecordArgs) -> ExitCode {
@@ -84,20 +109,67 @@ fn replay(args: &ReplayArgs) -> ExitCode {
 }
 
 fn doctor(args: &DoctorArgs) -> ExitCode {
-    if let Err(error) = args.load() {
-        return fail(cli::EXIT_USAGE, &error);
-    }
-    let report = capabilities::examine();
+    let config = match args.load() {
+        Ok(loaded) => loaded.config,
+        Err(error) => return fail(cli::EXIT_USAGE, &error),
+    };
+    let mut progress = doctor::Progress::new(args.count_for.unwrap_or_default());
+    let mut tell = |elapsed, traffic: &doctor::Traffic| progress.tell(elapsed, traffic);
+    let counting = args.count_for.map(|time| doctor::Counting { time, tell: &mut tell });
+    let report = doctor::examine(&config, counting);
+    progress.end();
+    let stuck = report.gpu.as_ref().is_some_and(|gpu| gpu.stuck);
     match doctor::print(&report, args.json) {
-        Ok(()) if report.ready => ExitCode::SUCCESS,
-        Ok(()) => ExitCode::from(cli::EXIT_FAILURE),
+        Ok(()) if report.capabilities.ready => leave(cli::EXIT_OK, stuck),
+        Ok(()) => leave(cli::EXIT_FAILURE, stuck),
+        Err(error) => fail(cli::EXIT_FAILURE, &error),
+    }
+}
+
+fn gpu(args: &GpuArgs) -> ExitCode {
+    let (command, target) = match &args.command {
+        GpuCommand::Release(target) => (control::Command::Release, target),
+        GpuCommand::Acquire(target) => (control::Command::Acquire, target),
+        GpuCommand::Status(target) => (control::Command::Status, target),
+    };
+    match control::gpu(command, &target.url, &credentials(&target.credentials)) {
+        Ok(status) => {
+            println!("{}", control::words(&status));
+            let failed = command == control::Command::Acquire && status.state != "up";
+            if failed { ExitCode::from(cli::EXIT_FAILURE) } else { ExitCode::SUCCESS }
+        }
+        Err(error) => fail(cli::EXIT_FAILURE, &error),
+    }
+}
+
+fn credentials(args: &CredentialsArgs) -> Credentials {
+    let CredentialsArgs { ca_file, user_file, token_file } = args.clone();
+    Credentials { ca_file, user_file, token_file, pinned: Vec::new() }
+}
+
+fn health(args: &HealthArgs) -> ExitCode {
+    let mut credentials = Credentials { ca_file: args.ca_file.clone(), ..Credentials::default() };
+    let url = match (args.settings(), &args.url) {
+        (Err(error), _) => return fail(cli::EXIT_USAGE, &error),
+        (Ok(Some(config)), _) => {
+            match web::certificates(&config.web) {
+                Ok(certificates) => credentials.pinned = certificates,
+                Err(error) => return fail(cli::EXIT_USAGE, &error),
+            }
+            let scheme = if credentials.pinned.is_empty() { "http" } else { "https" };
+            format!("{scheme}://{}", cli::reachable(config.listen))
+        }
+        (Ok(None), url) => url.clone().unwrap_or_default(),
+    };
+    match control::health(&url, args.ready, &credentials) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(cli::EXIT_FAILURE, &error),
     }
 }
 
 fn top(args: TopArgs) -> ExitCode {
-    let TopArgs { url, interval, run_for, plain } = args;
-    match top::run(&TopOptions { url, interval, run_for, plain }) {
+    let TopArgs { url, credentials: given, interval, run_for, plain } = args;
+    match top::run(&TopOptions { url, credentials: credentials(&given), interval, run_for, plain }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(cli::EXIT_FAILURE, &error),
     }

@@ -14,6 +14,8 @@ use crate::{
 /// What to measure.
 #[derive(Args)]
 pub(crate) struct BenchArgs {
+    /// Only measurements with this in their names, such as `host` or `tracker`.
+    what: Option<String>,
     /// For the benchmark program.
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -25,9 +27,12 @@ const PROGRAM: &str = "bench";
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     setup::build_tools()?;
     build::release(&["observer", "sample-llm", "observer-e2e"])?;
-    step("benchmark of the tracker");
-    let mut command = build::with_object(cargo());
-    execute(command.args(["bench", "--package", "observer", "--bench", "tracker"]))?;
+    if args.what.as_deref().is_none_or(|what| "tracker".contains(what)) {
+        step("benchmark of the tracker");
+        let mut command = build::with_object(cargo());
+        execute(command.args(["bench", "--package", "observer", "--bench", "tracker"]))?;
+    }
     step("benchmarks");
-    execute(Command::new(paths::release(PROGRAM)).current_dir(paths::root()).args(&args.arguments))
+    let mut command = Command::new(paths::release(PROGRAM));
+    execute(command.current_dir(paths::root()).args(&args.what).args(&args.arguments))
 }

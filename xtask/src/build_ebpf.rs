@@ -1,6 +1,7 @@
 //! `cargo xtask build-ebpf`: the kernel side, for `bpfel-unknown-none`.
 
 use std::{
+    env::consts::ARCH,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -23,7 +24,7 @@ pub(crate) fn run() -> Result<PathBuf> {
     let toolchain = choose()?;
     step(&format!("build the kernel side with {}", toolchain.describe()));
     let target = paths::target().join("bpf-build");
-    let mut command = command(&toolchain, &folder, &target, &["build", "--release"], &[]);
+    let mut command = command(&toolchain, ARCH, &folder, &target, &["build", "--release"], &[]);
     execute(&mut command).context("build the kernel side")?;
     let built = target.join(BPF_TARGET).join("release/observer-ebpf");
     install(&built, &paths::bpf_object())?;
@@ -41,9 +42,11 @@ pub(crate) fn choose() -> Result<Toolchain> {
     })
 }
 
-/// cargo for the kernel side: `arguments` are its command, `flags` more flags for the compiler.
+/// cargo for the kernel side of an observer for `architecture`: `arguments` are its command, `flags` more flags for the
+/// compiler.
 pub(crate) fn command(
     toolchain: &Toolchain,
+    architecture: &str,
     folder: &Path,
     target: &Path,
     arguments: &[&str],
@@ -71,7 +74,7 @@ pub(crate) fn command(
         command.args(["-Z", "build-std=core"]);
     }
     let linker = paths::find("bpf-linker").unwrap_or_else(|| "bpf-linker".into());
-    let architecture = format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH);
+    let architecture = format!("--cfg=bpf_target_arch=\"{architecture}\"");
     let linker = format!("-Clinker={}", linker.display());
     let mut all = vec![linker.as_str(), "-Clink-arg=--btf", "-Cdebuginfo=2", &architecture];
     all.extend_from_slice(flags);

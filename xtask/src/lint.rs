@@ -1,9 +1,11 @@
 //! `cargo xtask lint`: what a machine can judge.
 
+use std::env::consts::ARCH;
+
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    build, build_ebpf, paths,
+    build, build_ebpf, deny, paths,
     process::{cargo, note, run as execute, timed},
     repository, setup,
     toolchain::{self, Toolchain},
@@ -18,6 +20,7 @@ pub(crate) fn run() -> Result<()> {
         // The observer does not compile without it.
         timed("kernel side", build_ebpf::run)?;
         timed("clippy, kernel side", ebpf)?;
+        timed("kernel side for the other architecture", other_architecture)?;
     } else {
         note("observer-ebpf is not in this tree: not checked");
     }
@@ -64,14 +67,14 @@ fn ebpf() -> Result<()> {
     let target = paths::target().join("bpf-lint");
     if !toolchain::has_clippy(&toolchain) {
         note("no clippy for this compiler: its own warnings only");
-        let mut command = build_ebpf::command(&toolchain, &folder, &target, &["check"], &["-Dwarnings"]);
+        let mut command = build_ebpf::command(&toolchain, ARCH, &folder, &target, &["check"], &["-Dwarnings"]);
         return execute(&mut command).context("check the kernel side");
     }
     let mut command = match toolchain {
-        Toolchain::Nightly => build_ebpf::command(&toolchain, &folder, &target, &["clippy"], &["-Dwarnings"]),
+        Toolchain::Nightly => build_ebpf::command(&toolchain, ARCH, &folder, &target, &["clippy"], &["-Dwarnings"]),
         Toolchain::Distribution => {
             // What cargo-clippy does, with the clippy of this compiler rather than of the one that runs cargo.
-            let mut command = build_ebpf::command(&toolchain, &folder, &target, &["check"], &["-Dwarnings"]);
+            let mut command = build_ebpf::command(&toolchain, ARCH, &folder, &target, &["check"], &["-Dwarnings"]);
             command.env("RUSTC_WORKSPACE_WRAPPER", toolchain::SYSTEM_CLIPPY);
             command
         }
@@ -79,13 +82,22 @@ fn ebpf() -> Result<()> {
     execute(&mut command).context("clippy on the kernel side")
 }
 
-/// Licences and sources of dependencies, where cargo-deny is installed. Advisories need a download: CI asks for them.
+/// That the kernel side compiles for processors that are not here: only registers and numbers of system calls differ.
+fn other_architecture() -> Result<()> {
+    let toolchain = build_ebpf::choose()?;
+    let other = if ARCH == "aarch64" { "x86_64" } else { "aarch64" };
+    let target = paths::target().join("bpf-lint").join(other);
+    let mut command =
+        build_ebpf::command(&toolchain, other, &paths::ebpf_crate(), &target, &["check"], &["-Dwarnings"]);
+    execute(&mut command).with_context(|| format!("check the kernel side for {other}"))
+}
+
+/// Licences and sources of dependencies, where cargo-deny is installed: `cargo xtask deny` does that. Advisories need a
+/// download: CI asks for them.
 fn licences() -> Result<()> {
     if paths::find("cargo-deny").is_none() {
-        note("cargo-deny is not installed: licences of dependencies are not checked");
+        note("cargo-deny is not installed: licences of dependencies are not checked; `cargo xtask deny` does both");
         return Ok(());
     }
-    timed("licences and sources of dependencies", || {
-        execute(cargo().args(["deny", "--offline", "check", "bans", "licenses", "sources"]))
-    })
+    timed("licences and sources of dependencies", || deny::check(false))
 }

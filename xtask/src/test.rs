@@ -2,13 +2,14 @@
 
 use std::{env, process::Command};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::{
     build, paths,
-    process::{cargo, is_root, note, run as execute, step, timed},
+    process::{cargo, is_root, note, run as execute, shown, step, timed},
     setup,
+    vm::{self, VmArgs},
 };
 
 /// What to test.
@@ -50,6 +51,51 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
         command.args(["--", "--test-threads=1"]);
         environment(&mut command);
         execute(&mut command)
+    })?;
+    pages(filter)?;
+    // Chosen by name, it is `cargo xtask vm --test NAME`.
+    if filter.is_none() { other_kernels() } else { Ok(()) }
+}
+
+/// Other kernels, in virtual machines; where there can be none, it says why, as tests do.
+fn other_kernels() -> Result<()> {
+    if let Some(reason) = setup::vm::missing() {
+        let demanded = env::var(REQUIRE).unwrap_or_default();
+        if demanded.split(',').any(|name| matches!(name.trim(), "vm" | "all")) {
+            bail!("{REQUIRE}={demanded}, but {reason}");
+        }
+        step(&format!("no virtual machines: {reason}"));
+        return Ok(());
+    }
+    timed("virtual machines", || vm::run(&VmArgs::ALL))
+}
+
+/// pytest: no test has this name.
+const NONE_CHOSEN: i32 = 5;
+
+/// Pages in a real browser: `tests/e2e/pytest`.
+fn pages(filter: Option<&str>) -> Result<()> {
+    // Its filter is an expression: a path of Rust is none, and no name of its tests either.
+    if filter.is_some_and(|filter| !filter.chars().all(|character| character.is_alphanumeric() || character == '_')) {
+        return Ok(());
+    }
+    timed("pytest", || {
+        let mut command = Command::new(paths::venv().join("bin/python"));
+        command.current_dir(paths::root()).env("PYTHONDONTWRITEBYTECODE", "1").args([
+            "-m",
+            "pytest",
+            "tests/e2e/pytest",
+        ]);
+        if let Some(filter) = filter {
+            command.args(["-k", filter]);
+        }
+        environment(&mut command);
+        note(&shown(&command));
+        let status = command.status().context("start pytest")?;
+        if !(status.success() || filter.is_some() && status.code() == Some(NONE_CHOSEN)) {
+            bail!("pytest failed ({status})");
+        }
+        Ok(())
     })
 }
 
@@ -63,6 +109,12 @@ fn environment(command: &mut Command) {
     } else if let Ok(value) = env::var(REQUIRE) {
         note(&format!("{REQUIRE}={value}"));
     }
+    find_tools(command);
+    command.env("OBSERVER_VENV", paths::venv());
+}
+
+/// Has a command find what `setup` unpacked.
+pub(crate) fn find_tools(command: &mut Command) {
     let path = env::var_os("PATH").unwrap_or_default();
     // First: what was unpacked was, because nothing in the path would do.
     let folders = [paths::tools().join("bin")].into_iter().chain(env::split_paths(&path));
@@ -70,5 +122,4 @@ fn environment(command: &mut Command) {
     if let Ok(path) = env::join_paths(folders) {
         command.env("PATH", path);
     }
-    command.env("OBSERVER_VENV", paths::venv());
 }

@@ -1,413 +1,148 @@
-//! Reads and writes of sockets.
+//! Reads and writes of sockets: the hooks that see them, of which one kind is in place. All lead to `call`.
 
-use aya_ebpf::{helpers::generated::bpf_probe_read_user, macros::btf_tracepoint, programs::BtfTracePointContext};
-use observer_common::{
-    config::{PORT_IGNORED, Scope},
-    event::{
-        DATA_TCP, DIRECTION_RECEIVE, DIRECTION_SEND, OPEN_HTTP2, OPEN_LATE, OPEN_MID_REQUEST, OPEN_MPTCP, OPEN_TLS,
-        OPEN_UNREADABLE, STATE_OUT_OF_SCOPE, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED,
-    },
-    loss::Counter,
+use core::arch::asm;
+
+use aya_ebpf::{
+    EbpfContext,
+    macros::{btf_tracepoint, fexit},
+    programs::{BtfTracePointContext, FExitContext},
 };
+use observer_common::event::{DIRECTION_RECEIVE, DIRECTION_SEND};
 
 use crate::{
-    emit::{self, Call},
-    filter::{self, FirstBytes},
-    kernel::{Sock, Transport, now},
-    maps::{count, port_state, scope},
-    registers::{Buffers, buffers},
-    socket::{self, ANNOUNCED, BLOCKED, KNOWN, LATE, LEFT_ALONE, MID_REQUEST, PROVISIONAL, Socket, TRACKED, UNDECIDED},
+    call::{is_told, moved},
+    filter, io,
+    kernel::{Sock, field, peek},
+    maps::config,
+    registers::{Registers, buffers, socket_call},
 };
-
-const EAGAIN: i32 = -11;
-const EPIPE: i32 = -32;
-const ECONNRESET: i32 = -104;
-const MSG_PEEK: i32 = 0x2;
-const MSG_TRUNC: i32 = 0x20;
-const MSG_ERRQUEUE: i32 = 0x2000;
-/// Calls without a request line after which a connection that was joined late is left alone. A large body takes some
-/// tens of reads.
-const MISSES_MAX: u32 = 256;
-
-/// Most time from TCP's clock to the device, cold caches included, that a stamp allows for.
-const SENDING_MAX_NS: u64 = 20_000;
 
 /// `void sock_send_length(struct sock *sk, int ret, int flags)`, since 6.3.
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn obs_sock_send(ctx: BtfTracePointContext) -> i32 {
-    socket_io(Sock(ctx.arg(0)), ctx.arg(1), ctx.arg(2), DIRECTION_SEND);
+    sent(Sock::typed(ctx.arg(0)), ctx.arg(1));
     0
 }
 
 /// `void sock_recv_length(struct sock *sk, int ret, int flags)`, since 6.3.
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn obs_sock_recv(ctx: BtfTracePointContext) -> i32 {
-    socket_io(Sock(ctx.arg(0)), ctx.arg(1), ctx.arg(2), DIRECTION_RECEIVE);
+    received(Sock::typed(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
     0
 }
 
-/// The one core behind every mechanism that sees a socket, a result and a system call's registers.
-#[inline(always)]
-fn socket_io(sock: Sock, result: i32, flags: i32, direction: u8) {
-    if filter::is_own_process() {
-        return;
-    }
-    let Some(transport) = sock.transport() else { return };
-    // Floods of EAGAIN end here; so do restarts (-512..-516). Only what says that a client left, or that a write
-    // waits for room, goes on.
-    if result < 0 && result != ECONNRESET && result != EPIPE && (direction == DIRECTION_RECEIVE || result != EAGAIN) {
-        return;
-    }
-    // Neither consumes anything of the stream.
-    if direction == DIRECTION_RECEIVE && flags & (MSG_PEEK | MSG_ERRQUEUE) != 0 {
-        return;
-    }
-    let Some(scope) = scope() else { return };
-    let Some(socket) = find(sock, transport, scope, result) else { return };
-    if socket.verdict == LEFT_ALONE {
-        return;
-    }
-    let time = now();
-    if !in_scope(sock, socket, transport, scope, time) {
-        return;
-    }
-    let mut call_buffers = buffers(direction);
-    if direction == DIRECTION_RECEIVE && flags & MSG_TRUNC != 0 {
-        call_buffers = Buffers::Unknown;
-    }
-    if socket.verdict != TRACKED && !decide(sock, socket, transport, direction, result, call_buffers, time) {
-        return;
-    }
-    report(sock, socket, transport, direction, result, call_buffers, time);
+/// `int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)`.
+#[fexit(function = "tcp_sendmsg")]
+pub fn obs_tcp_send(ctx: FExitContext) -> i32 {
+    sent(Sock::typed(ctx.arg(0)), ctx.arg(3));
+    0
 }
 
-/// The state of a socket that may be ours, made at its first use.
+/// Arguments of a function that receives, by their numbers of this kernel: what comes after them is what it returned. Each
+/// place is read by an instruction of its own, since the compiler would compute one address for all of them, which the
+/// verifier refuses.
+macro_rules! argument {
+    ($ctx:expr, $number:literal) => {{
+        let value: u64;
+        // SAFETY: the verifier checks that the function has as many.
+        unsafe {
+            asm!("{value} = *(u64 *)({ctx} + {at})", value = out(reg) value, ctx = in(reg) $ctx.as_ptr(), at = const 8 * $number)
+        };
+        value as i32
+    }};
+}
+
+/// `flags` and the result of a protocol's `int recvmsg(struct sock *sk, struct msghdr *msg, size_t len, [int nonblock,]
+/// int flags[, int *addr_len])`; `nonblock` until 5.18.
 #[inline(always)]
-fn find(sock: Sock, transport: Transport, scope: &Scope, result: i32) -> Option<&'static mut Socket> {
-    if let Some(socket) = socket::get(sock) {
-        return Some(socket);
+fn recvmsg_result(ctx: &FExitContext) -> (i32, i32) {
+    match config!(tcp_recvmsg_arguments) {
+        4 => (argument!(ctx, 3), argument!(ctx, 4)),
+        5 => (argument!(ctx, 3), argument!(ctx, 5)),
+        _ => (argument!(ctx, 4), argument!(ctx, 6)),
     }
-    let local_port = if transport == Transport::Unix { 0 } else { u32::from(sock.local_port()) };
-    if result <= 0 || !filter::is_candidate(transport, local_port, scope) || !sock.has_file() {
+}
+
+/// See [`recvmsg_result`].
+#[fexit(function = "tcp_recvmsg")]
+pub fn obs_tcp_recv(ctx: FExitContext) -> i32 {
+    let (flags, result) = recvmsg_result(&ctx);
+    received(Sock::typed(ctx.arg(0)), result, flags);
+    0
+}
+
+/// See [`recvmsg_result`]. What such a socket is, its first read tells.
+#[fexit(function = "mptcp_recvmsg")]
+pub fn obs_mptcp_recv(ctx: FExitContext) -> i32 {
+    let (flags, result) = recvmsg_result(&ctx);
+    received(Sock::typed(ctx.arg(0)), result, flags);
+    0
+}
+
+/// `int unix_stream_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)`.
+#[fexit(function = "unix_stream_sendmsg")]
+pub fn obs_unix_send(ctx: FExitContext) -> i32 {
+    if let Some(sock) = sock_of(ctx.arg(0)) {
+        sent(sock, ctx.arg(3));
+    }
+    0
+}
+
+/// `int unix_stream_recvmsg(struct socket *sock, struct msghdr *msg, size_t size, int flags)`.
+#[fexit(function = "unix_stream_recvmsg")]
+pub fn obs_unix_recv(ctx: FExitContext) -> i32 {
+    if let Some(sock) = sock_of(ctx.arg(0)) {
+        received(sock, ctx.arg(4), ctx.arg(3));
+    }
+    0
+}
+
+/// The `struct sock` of a trusted `struct socket`.
+#[inline(always)]
+fn sock_of(socket: *const u8) -> Option<Sock> {
+    // SAFETY: see `field`; pointers read from a trusted structure may be followed after a null check.
+    let sock: *const u8 = unsafe { field(socket, config!(socket_sock)) };
+    if sock.is_null() { None } else { Some(Sock::typed(sock)) }
+}
+
+/// `void sys_exit(struct pt_regs *regs, long ret)`: every system call of the host comes by. The socket is found by the
+/// descriptor, which another thread may have given to another one meanwhile.
+#[btf_tracepoint(function = "sys_exit")]
+pub fn obs_sock_exit(ctx: BtfTracePointContext) -> i32 {
+    let registers = Registers(ctx.arg(0));
+    let Some(direction) = socket_call(registers.number()) else { return 0 };
+    let result: i32 = ctx.arg(1);
+    if !is_told(result, direction) || !registers.is_64_bit() || filter::is_own_process() {
+        return 0;
+    }
+    if let Some(sock) = sock_at(registers.argument(0) as u32) {
+        moved(sock, result, registers.message_flags(), direction, || registers.buffers(direction));
+    }
+    0
+}
+
+/// The socket behind a descriptor of the current process.
+#[inline(always)]
+fn sock_at(descriptor: u32) -> Option<Sock> {
+    let file = io::open_file(descriptor)?;
+    let inode = io::inode_of(file)?;
+    if !io::is_socket(inode) {
         return None;
     }
-    let socket = socket::get_or_create(sock)?;
-    socket.flags = LATE;
-    socket.local_port = local_port;
-    if let Some(tcp) = sock.tcp() {
-        // What is queued by now has no stamp; what comes next will.
-        socket.arrived = tcp.rcv_nxt();
-    }
-    Some(socket)
-}
-
-/// Whether a socket is in scope, by the verdict kept with it where no list has changed since.
-#[inline(always)]
-fn in_scope(sock: Sock, socket: &mut Socket, transport: Transport, scope: &Scope, time: u64) -> bool {
-    let candidate = filter::is_candidate(transport, socket.local_port, scope);
-    if socket.generation != scope.generation {
-        socket.generation = scope.generation;
-        socket.in_scope = filter::process_in_scope(scope) as u32;
-    }
-    if socket.in_scope != 0 && candidate {
-        return true;
-    }
-    if !candidate && port_state(socket.local_port) == PORT_IGNORED {
-        count(Counter::IgnoredPort);
-    }
-    forget(sock, socket, time);
-    if socket.is_tracked() {
-        socket.verdict = UNDECIDED;
-        socket.misses = 0;
-    }
-    false
-}
-
-/// Takes back what user space was told of a connection.
-#[inline(always)]
-fn forget(sock: Sock, socket: &mut Socket, time: u64) {
-    if socket.has(KNOWN) {
-        emit::state(sock, time, 0, STATE_OUT_OF_SCOPE, 0);
-        socket.flags = LATE;
+    // SAFETY: reads that may fail.
+    unsafe {
+        let socket: u64 = peek(file + u64::from(config!(file_private)))?;
+        let sock: u64 = peek(socket + u64::from(config!(socket_sock)))?;
+        (sock != 0).then(|| Sock::at(sock, inode))
     }
 }
 
-/// First sight: whether this call is to be reported. Says to user space what became known.
 #[inline(always)]
-fn decide(
-    sock: Sock,
-    socket: &mut Socket,
-    transport: Transport,
-    direction: u8,
-    result: i32,
-    call_buffers: Buffers,
-    time: u64,
-) -> bool {
-    if result <= 0 {
-        return socket.verdict == PROVISIONAL;
-    }
-    if transport == Transport::Mptcp {
-        leave_alone(sock, socket, time, OPEN_MPTCP);
-        return false;
-    }
-    if direction == DIRECTION_SEND {
-        if socket.verdict == PROVISIONAL {
-            return true;
-        }
-        return decide_by_write(sock, socket, transport, result, call_buffers, time);
-    }
-    let (word, length) = peek(call_buffers, result as u32);
-    let (prefix, prefix_length) = if socket.verdict == PROVISIONAL {
-        let known = socket.prefix_length & 7;
-        ((socket.prefix & filter::mask(known)) | word << (8 * known), known + length)
-    } else {
-        (word, length)
-    };
-    let late = socket.has(LATE);
-    match filter::first_bytes(prefix, prefix_length) {
-        FirstBytes::Http1 => {
-            if announce(sock, socket, time, result as u32) {
-                socket.verdict = TRACKED;
-            }
-            true
-        }
-        FirstBytes::Undecided if length > 0 => {
-            if announce(sock, socket, time, result as u32) {
-                socket.verdict = PROVISIONAL;
-                socket.prefix = prefix;
-                socket.prefix_length = prefix_length;
-            }
-            true
-        }
-        FirstBytes::Tls if !late || socket.misses == 0 => {
-            leave_alone(sock, socket, time, OPEN_TLS);
-            false
-        }
-        FirstBytes::Http2 => {
-            leave_alone(sock, socket, time, OPEN_HTTP2);
-            false
-        }
-        _ if late => {
-            // The middle of something: a request line may yet come.
-            if socket.verdict == PROVISIONAL {
-                forget(sock, socket, time);
-                socket.verdict = UNDECIDED;
-            }
-            miss(sock, socket, time);
-            // What looked like the beginning of a request was not; this read may be one.
-            if socket.verdict == UNDECIDED
-                && prefix_length > length
-                && filter::first_bytes(word, length) == FirstBytes::Http1
-                && announce(sock, socket, time, result as u32)
-            {
-                socket.verdict = TRACKED;
-                return true;
-            }
-            false
-        }
-        FirstBytes::Undecided => {
-            leave_alone(sock, socket, time, OPEN_UNREADABLE);
-            false
-        }
-        _ => {
-            forget(sock, socket, time);
-            socket.verdict = LEFT_ALONE;
-            count(Counter::NotHttp);
-            false
-        }
-    }
+fn sent(sock: Sock, result: i32) {
+    moved(sock, result, 0, DIRECTION_SEND, || buffers(DIRECTION_SEND));
 }
 
-/// One more call without a request line, on a connection that may be in the middle of something.
 #[inline(always)]
-fn miss(sock: Sock, socket: &mut Socket, time: u64) {
-    socket.misses += 1;
-    if socket.misses > MISSES_MAX {
-        forget(sock, socket, time);
-        socket.verdict = LEFT_ALONE;
-        count(Counter::NotHttp);
-    }
-}
-
-/// First sight by a write: a server does not speak first in HTTP.
-#[inline(always)]
-fn decide_by_write(
-    sock: Sock,
-    socket: &mut Socket,
-    transport: Transport,
-    result: i32,
-    call_buffers: Buffers,
-    time: u64,
-) -> bool {
-    if !socket.has(LATE) {
-        socket.verdict = LEFT_ALONE;
-        count(Counter::NotHttp);
-        return false;
-    }
-    let (word, length) = peek(call_buffers, result as u32);
-    if length >= 8 && filter::first_bytes(word, length) == FirstBytes::Http1 {
-        // Who writes a request line is a client: AF_UNIX ends look alike, and a port number can be anyone's.
-        socket.verdict = LEFT_ALONE;
-    } else if transport == Transport::Tcp && filter::can_be_response(word, length) {
-        if !socket.has(KNOWN) && emit::open(sock, socket, time, 0, OPEN_LATE | OPEN_MID_REQUEST) {
-            socket.flags |= MID_REQUEST;
-        }
-    } else {
-        miss(sock, socket, time);
-    }
-    false
-}
-
-/// Tells user space of a connection, once: before the first read that it hears of, which returned `length` bytes.
-/// False: there was no room to say so. It is then as one that was joined late, and the next request makes it known.
-#[inline(always)]
-fn announce(sock: Sock, socket: &mut Socket, time: u64, length: u32) -> bool {
-    if socket.has(ANNOUNCED) {
-        return true;
-    }
-    let late = if socket.has(LATE) { OPEN_LATE } else { 0 };
-    let announced = emit::open(sock, socket, time, length, late);
-    socket.flags |= if announced { ANNOUNCED } else { LATE };
-    announced
-}
-
-/// An opaque connection: announced, and never looked at again.
-#[inline(always)]
-fn leave_alone(sock: Sock, socket: &mut Socket, time: u64, reason: u16) {
-    socket.verdict = LEFT_ALONE;
-    let late = if socket.has(LATE) { OPEN_LATE } else { 0 };
-    let _counted = emit::open(sock, socket, time, 0, late | reason);
-}
-
-/// Up to 8 first bytes of a call, little endian: of the first iovecs, if there are several.
-#[inline(always)]
-fn peek(call_buffers: Buffers, total: u32) -> (u64, u32) {
-    let total = u64::from(total);
-    let (mut vector, count) = match call_buffers {
-        Buffers::One(base, _) => return peek_one(base, total),
-        Buffers::Many(vector, count) => (vector, count),
-        Buffers::Unknown => return (0, 0),
-    };
-    let (mut word, mut length, mut index) = (0u64, 0u32, 0u64);
-    while index < 4 {
-        let mut iovec = [0u64; 2];
-        // SAFETY: 16 bytes into 16 bytes.
-        if index >= count || unsafe { bpf_probe_read_user((&raw mut iovec).cast(), 16, vector as *const _) } != 0 {
-            break;
-        }
-        let rest = total - u64::from(length);
-        let (part, size) = peek_one(iovec[0], if iovec[1] < rest { iovec[1] } else { rest });
-        word |= part << (8 * (length & 7));
-        length += size;
-        if length >= 8 || u64::from(length) >= total {
-            break;
-        }
-        vector += 16;
-        index += 1;
-    }
-    (word, if length > 8 { 8 } else { length })
-}
-
-/// Up to 8 bytes at `base`.
-#[inline(always)]
-fn peek_one(base: u64, available: u64) -> (u64, u32) {
-    let length = core::hint::black_box(if available < 8 { available } else { 8 });
-    if length == 0 || length > 8 {
-        return (0, 0);
-    }
-    let mut word = 0u64;
-    // SAFETY: at most 8 bytes into 8 bytes.
-    if unsafe { bpf_probe_read_user((&raw mut word).cast(), length as u32, base as *const _) } != 0 {
-        return (0, 0);
-    }
-    (word, length as u32)
-}
-
-/// When bytes left that TCP began to send at `begun` and had sent by `now`: halfway, since the network device got them
-/// in between. A long way to `now` was spent on something else, such as waiting for the CPU.
-#[inline(always)]
-fn left_at(begun: u64, now: u64) -> u64 {
-    let half = (now - begun) / 2;
-    begun + if half < SENDING_MAX_NS { half } else { SENDING_MAX_NS }
-}
-
-/// Sends the events of one call on a tracked connection.
-#[inline(always)]
-fn report(
-    sock: Sock,
-    socket: &mut Socket,
-    transport: Transport,
-    direction: u8,
-    result: i32,
-    call_buffers: Buffers,
-    time: u64,
-) {
-    let length = if result > 0 { result as u32 } else { 0 };
-    let send = direction == DIRECTION_SEND;
-    if send {
-        if result == EAGAIN {
-            if socket.has(BLOCKED) {
-                return;
-            }
-            socket.flags |= BLOCKED;
-        } else {
-            socket.flags &= !BLOCKED;
-        }
-    }
-    let mut call = Call {
-        time,
-        cookie: sock.cookie(),
-        sequence: 0,
-        length,
-        result: if result < 0 { result } else { 0 },
-        unsent: 0,
-        direction,
-        flags: 0,
-    };
-    if transport == Transport::Tcp {
-        let Some(tcp) = sock.tcp() else { return };
-        call.flags = DATA_TCP;
-        if send {
-            let end = tcp.write_seq();
-            call.sequence = end.wrapping_sub(length);
-            let unsent = end.wrapping_sub(tcp.snd_nxt());
-            call.unsent = if (unsent as i32) < 0 { 0 } else { unsent };
-            if length > 0 && call.unsent == 0 {
-                call.time = left_at(tcp.clock(time), time);
-            }
-        } else {
-            let end = socket.read_end(tcp);
-            call.sequence = end.wrapping_sub(length);
-            emit::arrivals(socket, call.cookie, time, end);
-        }
-    } else {
-        let counter = if send { &mut socket.sent } else { &mut socket.received };
-        call.sequence = *counter;
-        *counter = counter.wrapping_add(length);
-    }
-    emit::data(&call, call_buffers);
-    catch_up(sock, socket, send || length == 0);
-}
-
-/// Reports what became of the connection before user space knew of it, once all that had arrived by then is read, or the
-/// server goes on (`now`).
-#[inline(always)]
-fn catch_up(sock: Sock, socket: &mut Socket, now: bool) {
-    if socket.fin_pending == 0 && socket.end_time == 0 {
-        return;
-    }
-    let Some(tcp) = sock.tcp() else { return };
-    if !now && tcp.copied_seq() != tcp.rcv_nxt() {
-        return;
-    }
-    if socket.fin_pending != 0 {
-        socket.fin_pending = 0;
-        emit::state(sock, socket.fin_time, TCP_ESTABLISHED, TCP_CLOSE_WAIT, 0);
-    }
-    if socket.end_time != 0 {
-        emit::state(sock, socket.end_time, TCP_CLOSE_WAIT, TCP_CLOSE, socket.end_error);
-        socket.end_time = 0;
-        // No more changes of state will come.
-        socket.verdict = LEFT_ALONE;
-    }
+fn received(sock: Sock, result: i32, flags: i32) {
+    moved(sock, result, flags, DIRECTION_RECEIVE, || buffers(DIRECTION_RECEIVE));
 }

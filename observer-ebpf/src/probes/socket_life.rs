@@ -1,6 +1,10 @@
 //! The life of TCP connections: listening, established, closed; and when their bytes arrive.
 
-use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    helpers::bpf_get_current_pid_tgid,
+    macros::{btf_tracepoint, fentry},
+    programs::{BtfTracePointContext, FEntryContext},
+};
 use aya_log_ebpf::{info, warn};
 use observer_common::{
     config::{PORT_CANDIDATE, SCOPE_PORTS},
@@ -15,13 +19,14 @@ use crate::{
     kernel::{Sock, Transport, now},
     maps::{PORTS, config, port_state, scope},
     socket::{self, KNOWN, LEFT_ALONE},
+    tcp,
 };
 
 /// `void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`, since 4.16.
 /// LISTEN and SYN_SENT come in the context of the process that listens or connects, most others do not.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn obs_sock_state(ctx: BtfTracePointContext) -> i32 {
-    let sock = Sock(ctx.arg(0));
+    let sock = Sock::typed(ctx.arg(0));
     let (old_state, new_state): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     if sock.transport() != Some(Transport::Tcp) {
         return 0;
@@ -108,12 +113,15 @@ fn changed(sock: Sock, old_state: i32, new_state: i32) {
     if !matches!(new_state, TCP_CLOSE_WAIT | TCP_CLOSE | TCP_FIN_WAIT1 | TCP_LAST_ACK | TCP_CLOSING) {
         return;
     }
+    if new_state == TCP_CLOSE {
+        tcp::closed(sock, socket);
+    }
     let time = now();
     if matches!(new_state, TCP_CLOSE_WAIT | TCP_CLOSING) && socket.fin_time == 0 {
         socket.fin_time = time;
     }
     if socket.is_tracked() || socket.has(KNOWN) {
-        emit::state(sock, time, old_state as u8, new_state, sock.error());
+        emit::state(sock, socket.cookie, time, old_state as u8, new_state, sock.error());
     } else if socket.verdict != LEFT_ALONE {
         // Its first read may be still to come: a client that gave up while it waited to be accepted.
         if new_state == TCP_CLOSE_WAIT {
@@ -128,17 +136,28 @@ fn changed(sock: Sock, old_state: i32, new_state: i32) {
 /// `void sk_data_ready(const struct sock *sk)`, since 6.2. Bytes were queued; the socket's lock is held.
 #[btf_tracepoint(function = "sk_data_ready")]
 pub fn obs_data_ready(ctx: BtfTracePointContext) -> i32 {
-    let sock = Sock(ctx.arg(0));
+    data_ready(Sock::typed(ctx.arg(0)));
+    0
+}
+
+/// `void sock_def_readable(struct sock *sk)`: what `sk_data_ready` lies in, where there is such a tracepoint.
+#[fentry(function = "sock_def_readable")]
+pub fn obs_readable(ctx: FEntryContext) -> i32 {
+    data_ready(Sock::typed(ctx.arg(0)));
+    0
+}
+
+#[inline(always)]
+fn data_ready(sock: Sock) {
     let family = sock.family();
     if family != FAMILY_INET && family != FAMILY_INET6 {
-        return 0;
+        return;
     }
-    let Some(socket) = socket::get(sock) else { return 0 };
+    let Some(socket) = socket::get(sock) else { return };
     if socket.verdict == LEFT_ALONE {
-        return 0;
+        return;
     }
-    let Some(tcp) = sock.tcp() else { return 0 };
+    let Some(tcp) = sock.tcp() else { return };
     // TCP's clock is of the packet that it is about.
     socket.arrive(tcp.rcv_nxt(), tcp.clock(now()));
-    0
 }

@@ -2,11 +2,15 @@
 
 pub mod logging;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
 
-use crate::config::{ConfigError, Flag, Loaded, Sources, load};
+use crate::config::{Config, ConfigError, Flag, Loaded, Sources, load};
 
 /// Exit status after success.
 pub const EXIT_OK: u8 = 0;
@@ -16,6 +20,9 @@ pub const EXIT_FAILURE: u8 = 1;
 pub const EXIT_USAGE: u8 = 2;
 
 const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 the command line or the configuration cannot be used.";
+
+const DOCTOR_EXIT_CODES: &str = "Exit codes: 0 `observer run` can observe this host (there may be warnings), 1 it cannot: \
+                                 something is marked as error, 2 the command line or the configuration cannot be used.";
 
 /// Measures every request to the LLM servers of this host from the kernel, and exports Prometheus metrics.
 #[derive(Clone, Debug, Parser)]
@@ -32,8 +39,8 @@ pub enum Command {
     /// Observe this host and serve metrics (needs root, or CAP_BPF and CAP_PERFMON)
     #[command(after_help = EXIT_CODES)]
     Run(RunArgs),
-    /// Say what this kernel permits and what would be seen
-    #[command(after_help = EXIT_CODES)]
+    /// Say what this kernel permits, what would be seen and what not, and what to do about it
+    #[command(after_help = DOCTOR_EXIT_CODES)]
     Doctor(DoctorArgs),
     /// Observe as `run` does, and record all that is seen to a file, for `replay`
     #[command(after_help = EXIT_CODES)]
@@ -41,6 +48,12 @@ pub enum Command {
     /// Show the requests of a recording; needs no privileges
     #[command(after_help = EXIT_CODES)]
     Replay(ReplayArgs),
+    /// Let a running observer let go of the GPU driver, so that it can be unloaded, and take it back
+    #[command(after_help = EXIT_CODES)]
+    Gpu(GpuArgs),
+    /// Exit with 0 if the observer answers at its address, else with 1 (for the health check of a container)
+    #[command(after_help = EXIT_CODES)]
+    Health(HealthArgs),
     /// Show a running observer's view in the terminal
     #[command(after_help = EXIT_CODES)]
     Top(TopArgs),
@@ -72,6 +85,9 @@ pub struct RunArgs {
     /// Serve metrics here [default: 127.0.0.1:9478]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<String>,
+    /// Read TLS and users from this YAML file, in the form that Prometheus' exporters share
+    #[arg(long, alias = "web.config.file", value_name = "FILE")]
+    pub web_config_file: Option<String>,
     /// Format of the log on standard error
     #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(["text", "json"]))]
     pub log_format: Option<String>,
@@ -90,6 +106,12 @@ pub struct RunArgs {
     /// Also write the time of each token event to the request log
     #[arg(long)]
     pub request_log_chunks: bool,
+    /// Whether to ask GPUs
+    #[arg(long, value_name = "MODE", value_parser = PossibleValuesParser::new(["auto", "off", "require"]))]
+    pub gpu: Option<String>,
+    /// Where reads and writes of sockets are seen [default: auto, the first that this kernel takes]
+    #[arg(long, value_name = "HOOK", value_parser = PossibleValuesParser::new(["auto", "tracepoint", "fexit", "sys-exit"]))]
+    pub socket_hook: Option<String>,
     /// Check the configuration and exit
     #[arg(long)]
     pub check_config: bool,
@@ -157,9 +179,79 @@ pub struct DoctorArgs {
     /// Scope and file.
     #[command(flatten)]
     pub scope: ScopeArgs,
+    /// Whether to look for GPUs
+    #[arg(long, value_name = "MODE", value_parser = PossibleValuesParser::new(["auto", "off", "require"]))]
+    pub gpu: Option<String>,
+    /// Where reads and writes of sockets are seen [default: auto, the first that this kernel takes]
+    #[arg(long, value_name = "HOOK", value_parser = PossibleValuesParser::new(["auto", "tracepoint", "fexit", "sys-exit"]))]
+    pub socket_hook: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Also count for this time, for example 5s, what passes in scope, and say what share of the bytes cannot be read
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub count_for: Option<Duration>,
+}
+
+/// Arguments of `observer gpu`.
+#[derive(Args, Clone, Debug)]
+pub struct GpuArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: GpuCommand,
+}
+
+/// What `observer gpu` does.
+#[derive(Clone, Debug, Subcommand)]
+pub enum GpuCommand {
+    /// Let go of the GPU driver: nothing of it stays open or loaded, and families of GPUs have no samples meanwhile
+    Release(GpuTarget),
+    /// Take it back
+    Acquire(GpuTarget),
+    /// Say whether it is open
+    Status(GpuTarget),
+}
+
+/// What an observer may want of who asks it.
+#[derive(Args, Clone, Debug, Default)]
+pub struct CredentialsArgs {
+    /// Believe certificates of the authorities in this PEM file, in place of the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Show the user and password in this file, as user:password, and no token
+    #[arg(long, value_name = "FILE")]
+    pub user_file: Option<PathBuf>,
+    /// Show the token in this file
+    #[arg(long, value_name = "FILE", env = "OBSERVER_WEB_TOKEN_FILE", hide_env_values = true)]
+    pub token_file: Option<PathBuf>,
+}
+
+/// Which observer `observer gpu` talks to.
+#[derive(Args, Clone, Debug)]
+pub struct GpuTarget {
+    /// Where the observer serves; it takes such commands from its own host only
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9478")]
+    pub url: String,
+    /// For an observer that wants them.
+    #[command(flatten)]
+    pub credentials: CredentialsArgs,
+}
+
+/// Arguments of `observer health`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct HealthArgs {
+    /// Read the address from this TOML file, as `run` does [env: OBSERVER_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where the observer serves [default: as `run` is configured to]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Believe certificates of the authorities in this PEM file; without --url, the configured certificate is believed
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Ask whether it observes, rather than whether it lives
+    #[arg(long)]
+    pub ready: bool,
 }
 
 /// Arguments of `observer top`.
@@ -168,6 +260,9 @@ pub struct TopArgs {
     /// Where the observer serves
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9478")]
     pub url: String,
+    /// For an observer that wants them.
+    #[command(flatten)]
+    pub credentials: CredentialsArgs,
     /// Time between two refreshes
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
     pub interval: Duration,
@@ -195,11 +290,14 @@ impl RunArgs {
         let switch = |key, on: bool| on.then(|| Flag { key, value: "true".to_owned() });
         let own = [
             flag("listen", &self.listen),
+            flag("web.config_file", &self.web_config_file),
             flag("log.format", &self.log_format),
             flag("log.level", &self.log_level),
             switch("log.kernel", self.log_kernel),
             flag("request_log.path", &self.request_log),
             switch("request_log.chunks", self.request_log_chunks),
+            flag("gpu.mode", &self.gpu),
+            flag("kernel.socket_hook", &self.socket_hook),
         ];
         self.scope.flags().into_iter().chain(own.into_iter().flatten()).collect()
     }
@@ -230,8 +328,35 @@ impl DoctorArgs {
     /// # Errors
     /// As [`load`].
     pub fn load(&self) -> Result<Loaded, ConfigError> {
-        load(&Sources::of_process(self.scope.config.clone(), self.scope.flags()))
+        let flag = |key, value: &Option<String>| value.clone().map(|value| Flag { key, value });
+        let own = [flag("gpu.mode", &self.gpu), flag("kernel.socket_hook", &self.socket_hook)];
+        let flags = self.scope.flags().into_iter().chain(own.into_iter().flatten());
+        load(&Sources::of_process(self.scope.config.clone(), flags.collect()))
     }
+}
+
+impl HealthArgs {
+    /// The settings of the observer whose health it is; `None`: another URL was given.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn settings(&self) -> Result<Option<Config>, ConfigError> {
+        match &self.url {
+            Some(_) => Ok(None),
+            None => load(&Sources::of_process(self.config.clone(), Vec::new())).map(|loaded| Some(loaded.config)),
+        }
+    }
+}
+
+/// An address for clients: that of all interfaces is for listening only.
+#[must_use]
+pub fn reachable(listen: SocketAddr) -> SocketAddr {
+    let loopback = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        other => other,
+    };
+    SocketAddr::new(loopback, listen.port())
 }
 
 #[cfg(test)]
@@ -255,9 +380,10 @@ mod tests {
 
     #[test]
     fn flags_reach_their_settings() {
-        let args =
-            run("observer run --listen 127.0.0.1:1 --ports 8000,8001 --pids 5 --cgroups /a,/b --log-format json \
-             --log-level debug --log-kernel --for 20s --request-log - --request-log-chunks");
+        let args = run(
+            "observer run --listen 127.0.0.1:1 --web.config.file w.yml --ports 8000,8001 --pids 5 --cgroups /a,/b --log-format json \
+             --log-level debug --log-kernel --for 20s --request-log - --request-log-chunks --gpu off --socket-hook sys-exit",
+        );
         assert_eq!(args.run_for, Some(Duration::from_secs(20)));
         let sources = Sources { flags: args.flags(), ..Sources::default() };
         let loaded = load(&sources).unwrap();
@@ -266,6 +392,7 @@ mod tests {
         assert_eq!(config.scope.pids, [5]);
         assert_eq!(config.scope.cgroups.len(), 2);
         assert!(config.log.kernel && config.request_log.chunks);
+        assert_eq!(config.kernel.socket_hook.as_str(), "sys-exit");
         for setting in SETTINGS.iter().filter(|setting| !setting.flag.is_empty()) {
             assert_eq!(loaded.origin(setting.key), format!("flag {}", setting.flag));
         }
@@ -319,11 +446,33 @@ mod tests {
     }
 
     #[test]
+    fn gpu_takes_a_command() {
+        let line = ["observer", "gpu", "release", "--url", "http://127.0.0.1:1"];
+        let Command::Gpu(args) = Cli::try_parse_from(line).unwrap().command else { panic!() };
+        let GpuCommand::Release(target) = args.command else { panic!() };
+        assert_eq!(target.url, "http://127.0.0.1:1");
+        assert!(Cli::try_parse_from(["observer", "gpu"]).is_err());
+        assert!(Cli::try_parse_from(["observer", "run", "--gpu", "on"]).is_err());
+    }
+
+    #[test]
+    fn health_asks_where_clients_can() {
+        let cases = [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:2", "[::1]:2"), ("10.1.2.3:4", "10.1.2.3:4")];
+        for (listen, asked) in cases {
+            assert_eq!(reachable(listen.parse().unwrap()).to_string(), asked);
+        }
+        let line = ["observer", "health", "--url", "http://h:1", "--ready"];
+        let Command::Health(args) = Cli::try_parse_from(line).unwrap().command else { panic!() };
+        assert_eq!((args.url.as_deref(), args.ready), (Some("http://h:1"), true));
+        assert_eq!(args.settings().unwrap(), None);
+    }
+
+    #[test]
     fn top_and_doctor_have_defaults() {
         let Command::Top(top) = Cli::try_parse_from(["observer", "top"]).unwrap().command else { panic!() };
         assert_eq!((top.url.as_str(), top.interval), ("http://127.0.0.1:9478", Duration::from_secs(1)));
-        let line = ["observer", "doctor", "--json", "--ports", "1"];
+        let line = ["observer", "doctor", "--json", "--ports", "1", "--for", "5s"];
         let Command::Doctor(doctor) = Cli::try_parse_from(line).unwrap().command else { panic!() };
-        assert!(doctor.json && doctor.scope.flags().len() == 1);
+        assert!(doctor.json && doctor.scope.flags().len() == 1 && doctor.count_for == Some(Duration::from_secs(5)));
     }
 }

@@ -352,6 +352,13 @@ fn check(config: &Config) -> Result<(), (&'static str, String)> {
     if !(config.kernel.wakeup_ratio > 0.0 && config.kernel.wakeup_ratio <= 1.0) {
         return refuse("kernel.wakeup_ratio", "must be above 0 and at most 1");
     }
+    let gpu = &config.gpu;
+    if !(200..=60_000).contains(&gpu.interval.as_millis()) {
+        return refuse("gpu.interval", "must be from 200ms to 60s");
+    }
+    if gpu.slow_interval < gpu.interval || gpu.slow_interval.as_secs() > 600 {
+        return refuse("gpu.slow_interval", "must be from gpu.interval to 10m");
+    }
     for (index, objective) in config.slo.objectives.iter().enumerate() {
         if objective.name.is_empty() || config.slo.objectives[..index].iter().any(|other| other.name == objective.name)
         {

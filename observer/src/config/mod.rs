@@ -27,6 +27,8 @@ pub use self::{
 pub struct Config {
     /// Where the HTTP server listens.
     pub listen: SocketAddr,
+    /// Who may ask it, and how.
+    pub web: WebSettings,
     /// What to observe.
     pub scope: Scope,
     /// The observer's own log.
@@ -37,21 +39,60 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// The kernel side.
     pub kernel: KernelSettings,
+    /// What to measure of workloads besides their requests.
+    pub signals: Signals,
+    /// The host around.
+    pub host: HostConfig,
+    /// GPUs.
+    pub gpu: GpuSettings,
     /// Objectives.
     pub slo: SloConfig,
+    /// What the observer itself may do.
+    pub security: SecurityConfig,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9478)),
+            web: WebSettings::default(),
             scope: Scope::default(),
             log: LogConfig::default(),
             request_log: RequestLogConfig::default(),
             metrics: MetricsConfig::default(),
             kernel: KernelSettings::default(),
+            signals: Signals::default(),
+            host: HostConfig::default(),
+            gpu: GpuSettings::default(),
             slo: SloConfig::default(),
+            security: SecurityConfig::default(),
         }
+    }
+}
+
+/// Who may ask the HTTP server, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebSettings {
+    /// A file with TLS and users, as Prometheus' exporters take it; `None`: neither.
+    #[serde(deserialize_with = "print::path_or_none")]
+    pub config_file: Option<PathBuf>,
+    /// A file with the token of `/api/…`; `None`: only this host may ask there.
+    #[serde(deserialize_with = "print::path_or_none")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// What the observer itself may do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SecurityConfig {
+    /// Give up, once attached, what is not needed any more.
+    pub sandbox: bool,
+}
+
+impl Default for SecurityConfig {
+    fn default() -> Self {
+        Self { sandbox: true }
     }
 }
 
@@ -208,11 +249,137 @@ pub struct KernelSettings {
     pub drain_interval_ms: u64,
     /// Fill of the ring (0 to 1) above which an event wakes the observer at once.
     pub wakeup_ratio: f64,
+    /// Where reads and writes of sockets are seen.
+    pub socket_hook: SocketHook,
 }
 
 impl Default for KernelSettings {
     fn default() -> Self {
-        Self { ring_bytes: observer_common::limits::RING_BYTES, drain_interval_ms: 20, wakeup_ratio: 0.25 }
+        Self {
+            ring_bytes: observer_common::limits::RING_BYTES,
+            drain_interval_ms: 20,
+            wakeup_ratio: 0.25,
+            socket_hook: SocketHook::Auto,
+        }
+    }
+}
+
+/// Where reads and writes of sockets are seen. One at a time: two would see each call twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SocketHook {
+    /// At the first of the others that this kernel takes.
+    #[default]
+    Auto,
+    /// At the tracepoints for it, since Linux 6.3.
+    Tracepoint,
+    /// At the kernel's functions that send and receive.
+    Fexit,
+    /// At the end of every system call of the host.
+    SysExit,
+}
+
+impl SocketHook {
+    /// As it is written in settings.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Tracepoint => "tracepoint",
+            Self::Fexit => "fexit",
+            Self::SysExit => "sys-exit",
+        }
+    }
+}
+
+/// What to measure of workloads besides their requests. What is off costs nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Signals {
+    /// Run-queue latency, time on and off CPU, page faults.
+    pub scheduler: bool,
+    /// Retransmits, round-trip times, closed windows, unsent bytes, listen-queue overflows.
+    pub tcp: bool,
+    /// Files, pipes and sockets: bytes, calls, how long they took; what came into the page cache.
+    pub io: IoMode,
+    /// How long calls took.
+    pub io_latency: bool,
+    /// Requests to block devices.
+    pub block: bool,
+}
+
+impl Default for Signals {
+    fn default() -> Self {
+        Self { scheduler: true, tcp: true, io: IoMode::Auto, io_latency: true, block: true }
+    }
+}
+
+/// How calls that read or write files and pipes are seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IoMode {
+    /// Where the kernel's own functions can be hooked, so that no other call pays.
+    #[default]
+    Auto,
+    /// Else at every system call of the host.
+    On,
+    /// Not at all; nor what came into the page cache, nor sockets.
+    Off,
+}
+
+/// The host around.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HostConfig {
+    /// Where its root directory is; `None`: found by itself.
+    #[serde(deserialize_with = "print::path_or_none")]
+    pub root: Option<PathBuf>,
+}
+
+/// Whether GPUs are asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GpuMode {
+    /// If there are any; they may come later.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+    /// A start without one fails.
+    Require,
+}
+
+/// GPUs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GpuSettings {
+    /// Whether they are asked.
+    pub mode: GpuMode,
+    /// The driver's library; `None`: it is looked for.
+    #[serde(deserialize_with = "print::path_or_none")]
+    pub library: Option<PathBuf>,
+    /// Between two polls of values that change fast.
+    #[serde(with = "duration")]
+    pub interval: Duration,
+    /// Between two polls of values that change slowly.
+    #[serde(with = "duration")]
+    pub slow_interval: Duration,
+    /// Also which processes are on which GPU.
+    pub processes: bool,
+    /// Also performance counters, of GPUs that have them.
+    pub gpm: bool,
+}
+
+impl Default for GpuSettings {
+    fn default() -> Self {
+        Self {
+            mode: GpuMode::Auto,
+            library: None,
+            interval: Duration::from_secs(1),
+            slow_interval: Duration::from_secs(15),
+            processes: true,
+            gpm: true,
+        }
     }
 }
 

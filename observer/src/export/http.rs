@@ -1,33 +1,42 @@
-//! The HTTP server. No route changes anything, and none reaches into the thread that drains the kernel's events:
-//! what they tell comes from atomics and short locks.
+//! The HTTP server. No route reaches into the thread that drains the kernel's events: what they tell comes from atomics
+//! and short locks. None changes anything, but for those that let go of the GPU driver ([`gpu`]).
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `serve` | connections and their limits |
+//! | `web` | certificates, users and the token, from files |
+//! | `access` | who may ask what |
+//! | `work` | where answers are made: not on the thread that serves |
+//! | `gpu`, `page`, `openapi` | routes |
 
+mod access;
+pub mod gpu;
 mod openapi;
 mod page;
+mod serve;
+pub mod web;
+mod work;
 
-use std::{
-    future::{Future, IntoFuture as _},
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
     extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::from_fn_with_state,
     response::{Html, IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use thiserror::Error;
 use tokio::net::TcpListener;
 
+pub use self::{access::Access, work::Work};
 use super::{
     openmetrics::{self, Format},
-    sampler::{self, Sampler},
+    sampler::Sampler,
     summary::Summary,
 };
-use crate::metrics::Metrics;
+use crate::{gpu::Gpus, metrics::Metrics};
 
 /// How long a slow client may hold up the end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -63,82 +72,85 @@ fn advice(error: &io::Error) -> String {
 pub struct HttpState {
     /// All metrics.
     pub metrics: Arc<Metrics>,
-    /// Computes the summary; [`serve`] lets it sample.
+    /// Computes the summary; [`sampler::follow`] lets it sample.
     pub sampler: Arc<Sampler>,
     /// Whether probes are attached and events are drained; if not, why, in a few words.
     pub ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
     /// What is observed, in words.
     pub scope: String,
+    /// The thread that asks GPUs, if they are asked.
+    pub gpus: Option<Arc<Gpus>>,
+    /// Where answers are made.
+    pub work: Work,
 }
 
 /// Binds the address to serve on.
 ///
 /// # Errors
 /// If that is not possible, with advice.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, HttpError> {
-    TcpListener::bind(address).await.map_err(|error| HttpError::Listen { address, error })
+pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener, HttpError> {
+    let bind = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    bind().map_err(|error| HttpError::Listen { address, error })
 }
 
 /// Serves until `shutdown` is complete.
 ///
 /// # Errors
-/// If the server fails.
-pub async fn serve<F>(listener: TcpListener, state: Arc<HttpState>, shutdown: F) -> Result<(), HttpError>
+/// If the listener cannot be used.
+pub async fn serve<F>(
+    listener: std::net::TcpListener,
+    state: Arc<HttpState>,
+    access: Arc<Access>,
+    shutdown: F,
+) -> Result<(), HttpError>
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let sampler = Arc::clone(&state.sampler);
-    let sampling = tokio::spawn(async move {
-        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + sampler::INTERVAL, sampler::INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        loop {
-            ticks.tick().await;
-            let sampler = Arc::clone(&sampler);
-            // A sample that panicked is missing; the next one is due all the same.
-            let _sampled = tokio::task::spawn_blocking(move || sampler.sample()).await;
-        }
-    });
+    let listener = TcpListener::from_std(listener).map_err(HttpError::Serve)?;
     let (begun, mut ending) = tokio::sync::watch::channel(false);
     let graceful = async move {
         shutdown.await;
         begun.send_replace(true);
     };
-    let server = axum::serve(listener, router(state)).with_graceful_shutdown(graceful);
     let deadline = async move {
-        // An error means that the server is gone, and its answer is there to be taken.
+        // An error means that the server is gone.
         let _ended = ending.wait_for(|ending| *ending).await.is_ok();
         tokio::time::sleep(GRACE).await;
     };
-    let served = tokio::select! {
-        served = server.into_future() => served,
-        () = deadline => Ok(()),
-    };
-    sampling.abort();
-    served.map_err(HttpError::Serve)
+    let router = router(state, access.clone());
+    tokio::select! {
+        () = serve::connections(listener, router, access, graceful) => {}
+        () = deadline => {}
+    }
+    Ok(())
 }
 
 /// All routes.
-pub fn router(state: Arc<HttpState>) -> Router {
+fn router(state: Arc<HttpState>, access: Arc<Access>) -> Router {
     Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/api/v1/summary", get(summary))
+        .route("/api/v1/gpu", get(gpu::status))
+        .route("/api/v1/gpu/release", post(gpu::release))
+        .route("/api/v1/gpu/acquire", post(gpu::acquire))
         .route("/openapi.json", get(async || Json(openapi::document())))
         .with_state(state)
-}
-
-/// Runs what may read kernel maps, or take its time, off the threads that serve.
-async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StatusCode> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+        .layer(from_fn_with_state(access, access::check))
 }
 
 async fn metrics(State(state): State<Arc<HttpState>>, headers: HeaderMap) -> Result<Response, StatusCode> {
     // Several Accept headers are one list.
     let accept: Vec<_> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let format = Format::negotiate(Some(&accept.join(",")));
-    let text = off_thread(move || openmetrics::scrape(&state.metrics, format)).await?;
+    let metrics = state.metrics.clone();
+    let text = state.work.run(move || openmetrics::scrape(&metrics, format)).await?;
     Ok(([(header::CONTENT_TYPE, format.content_type())], text).into_response())
 }
 
@@ -150,7 +162,8 @@ async fn readyz(State(state): State<Arc<HttpState>>) -> Response {
 }
 
 async fn summary(State(state): State<Arc<HttpState>>) -> Result<Json<Summary>, StatusCode> {
-    off_thread(move || state.sampler.summary()).await.map(Json)
+    let sampler = state.sampler.clone();
+    state.work.run(move || sampler.summary()).await.map(Json)
 }
 
 async fn index(State(state): State<Arc<HttpState>>) -> Response {

@@ -19,16 +19,19 @@ use std::{
 
 use thiserror::Error;
 
-use crate::{config::RequestLogConfig, metrics::value::Counter, request::record::RequestRecord, time::KernelTime};
+use crate::{
+    config::RequestLogConfig, correlate::History, metrics::value::Counter, request::record::RequestRecord,
+    time::KernelTime,
+};
 
 /// Tells the wall clock's time of a kernel time.
 pub type WallClock = Box<dyn Fn(KernelTime) -> SystemTime + Send>;
 
-/// A request's line, without its end. `chunks`: with the time of each token event.
+/// A request's line, without its end and without what GPUs did. `chunks`: with the time of each token event.
 #[must_use]
 pub fn line(record: &RequestRecord, chunks: bool, clock: &dyn Fn(KernelTime) -> SystemTime) -> String {
     // What cannot fail: numbers and text, into memory.
-    serde_json::to_string(&line::Line::of(record, chunks, clock)).unwrap_or_default()
+    serde_json::to_string(&line::Line::of(record, chunks, clock, None)).unwrap_or_default()
 }
 
 /// How long a line waits in memory at most.
@@ -79,15 +82,18 @@ impl Reopen {
 }
 
 impl RequestLog {
-    /// Opens the log that `config` asks for; `None` if it asks for none.
+    /// Opens the log that `config` asks for; `None` if it asks for none. `gpus`: what the GPUs of workloads did; `begin`:
+    /// what its thread does first.
     ///
     /// # Errors
     /// If the file cannot be opened for appending.
     pub fn open(
         config: &RequestLogConfig,
         clock: WallClock,
+        gpus: Option<Arc<History>>,
         queue_full: Arc<Counter>,
         write_error: Arc<Counter>,
+        begin: impl FnOnce() + Send + 'static,
     ) -> Result<Option<Self>, RequestLogError> {
         let Some(path) = config.path.clone() else { return Ok(None) };
         let target = Target::open(&path).map_err(|error| RequestLogError::Open { path: path.clone(), error })?;
@@ -99,6 +105,7 @@ impl RequestLog {
             target,
             chunks: config.chunks,
             clock,
+            gpus,
             buffer: Vec::new(),
             torn: false,
             failing: false,
@@ -108,6 +115,7 @@ impl RequestLog {
         thread::Builder::new()
             .name("request-log".to_owned())
             .spawn(move || {
+                begin();
                 writer.run(&receiver);
                 let _nobody_waits = finished.try_send(());
             })
@@ -171,6 +179,7 @@ struct Writer {
     target: Target,
     chunks: bool,
     clock: WallClock,
+    gpus: Option<Arc<History>>,
     /// Whole lines.
     buffer: Vec<u8>,
     /// What was written last ends inside a line.
@@ -206,7 +215,7 @@ impl Writer {
     }
 
     fn append(&mut self, record: &RequestRecord) {
-        let line = line::Line::of(record, self.chunks, &self.clock);
+        let line = line::Line::of(record, self.chunks, &self.clock, self.gpus.as_deref());
         let before = self.buffer.len();
         match serde_json::to_writer(&mut self.buffer, &line) {
             Ok(()) => self.buffer.push(b'\n'),

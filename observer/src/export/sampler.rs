@@ -68,6 +68,18 @@ fn grown_one(now: u64, before: u64) -> u64 {
     now.checked_sub(before).unwrap_or(now)
 }
 
+/// Lets it sample for ever. A sample reads kernel maps: it is taken off the threads that wait.
+pub async fn follow(sampler: Arc<Sampler>) {
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + INTERVAL, INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        let sampler = Arc::clone(&sampler);
+        // A sample that panicked is missing; the next one is due all the same.
+        let _sampled = tokio::task::spawn_blocking(move || sampler.sample()).await;
+    }
+}
+
 /// Samples the metrics and tells the summary.
 pub struct Sampler {
     metrics: Arc<Metrics>,

@@ -9,6 +9,9 @@ pub(super) const PATH: &str = "/sys/kernel/btf/vmlinux";
 
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
+const KIND_TYPEDEF: u32 = 8;
+const KIND_FUNCTION: u32 = 12;
 /// typedef, volatile, const, restrict, type_tag: the same layout under another name.
 const TRANSPARENT: [u32; 5] = [8, 9, 10, 11, 18];
 
@@ -122,6 +125,38 @@ impl Btf {
         }
         Ok(total)
     }
+
+    /// Whether there is a tracepoint with typed arguments of this name.
+    pub(super) fn has_tracepoint(&self, name: &str) -> bool {
+        self.types.iter().skip(1).any(|at| {
+            let found = self.word(*at).and_then(|offset| self.name(offset)?.strip_prefix("btf_trace_"));
+            found == Some(name) && self.word(at + 4).map(|info| (info >> 24) & 31) == Some(KIND_TYPEDEF)
+        })
+    }
+
+    /// How many arguments a function has.
+    pub(super) fn arguments(&self, name: &str) -> Option<u32> {
+        let is_it = |at: &&usize| {
+            self.word(**at + 4).map(|info| (info >> 24) & 31) == Some(KIND_FUNCTION)
+                && self.word(**at).and_then(|offset| self.name(offset)) == Some(name)
+        };
+        let prototype = self.word(self.types.iter().skip(1).find(is_it)? + 8)? as usize;
+        Some(self.word(self.types.get(prototype)? + 4)? & 0xffff)
+    }
+
+    /// Value of a member of an enumeration.
+    pub(super) fn enumerator(&self, enumeration: &str, name: &str) -> Option<u32> {
+        let named = |id: &usize| {
+            self.kind(*id) == Some(KIND_ENUM)
+                && self.word(self.types[*id]).and_then(|at| self.name(at)) == Some(enumeration)
+        };
+        let at = self.types[(1..self.types.len()).find(named)?];
+        let members = (self.word(at + 4)? & 0xffff) as usize;
+        (0..members)
+            .map(|index| at + 12 + 8 * index)
+            .find(|entry| self.word(*entry).and_then(|at| self.name(at)) == Some(name))
+            .and_then(|entry| self.word(entry + 4))
+    }
 }
 
 #[cfg(test)]
@@ -146,6 +181,13 @@ mod tests {
         assert_eq!(offset("sock", "__sk_common.skc_daddr"), 0);
         assert_eq!(offset("sock", "__sk_common.skc_num"), offset("sock", "__sk_common.skc_dport") + 2);
         assert!(offset("tcp_sock", "write_seq") > 100);
+        assert!(btf.enumerator("pageflags", "PG_head").is_some_and(|bit| (1..32).contains(&bit)));
+        assert!(btf.enumerator("pageflags", "PG_no_such").is_none() && btf.enumerator("no_such", "PG_head").is_none());
+        assert!(btf.has_tracepoint("sched_switch") && !btf.has_tracepoint("no_such_tracepoint"));
+        assert_eq!((btf.arguments("tcp_sendmsg"), btf.arguments("no_such_function")), (Some(3), None));
+        assert!(btf.arguments("tcp_recvmsg").is_some_and(|count| (4..=6).contains(&count)));
+        // A typedef, but of no tracepoint; and a structure.
+        assert!(!btf.has_tracepoint("u32") && !btf.has_tracepoint("sock"));
         assert!(btf.offset("sock", "no_such_member").is_err());
         assert!(btf.offset("no_such_structure", "x").is_err());
     }

@@ -1,6 +1,10 @@
 //! What this kernel permits, found by trial and not by version: for `observer doctor`.
 
-use std::{fs, path::PathBuf};
+mod hooks;
+mod privileges;
+mod surroundings;
+
+use std::{fs, path::Path};
 
 use serde::Serialize;
 
@@ -9,19 +13,15 @@ use super::{
     error::KernelError,
     loader::{Kernel, Options},
     probes::ProbeReport,
-    scope,
+    socket_hook,
 };
-use crate::config::Scope;
+use crate::config::{Scope, Signals, SocketHook};
+
+/// The oldest Linux with all helpers that the required programs call.
+const MINIMUM: (u32, u32, &str) = (5, 17, "5.17");
 
 /// The inode number that every kernel gives its initial PID namespace.
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
-
-const CAP_DAC_OVERRIDE: u32 = 1;
-const CAP_DAC_READ_SEARCH: u32 = 2;
-const CAP_SYS_PTRACE: u32 = 19;
-const CAP_SYS_ADMIN: u32 = 21;
-const CAP_PERFMON: u32 = 38;
-const CAP_BPF: u32 = 39;
 
 /// How grave a finding is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -59,21 +59,29 @@ pub struct Capabilities {
     pub ready: bool,
 }
 
-/// Looks at everything; attaches each probe and detaches it again. Nothing is observed meanwhile.
+/// Looks at everything with these settings; attaches each probe and detaches it again. Nothing is observed meanwhile.
 #[must_use]
-pub fn examine() -> Capabilities {
+pub fn examine(signals: Signals, socket_hook: SocketHook) -> Capabilities {
     let mut findings = vec![
         kernel_release(),
         type_information(),
-        privileges(),
         lockdown(),
-        cgroups(),
-        pid_namespace(),
+        privileges::capabilities(),
+        privileges::seccomp(),
+        privileges::memory_lock(),
+        surroundings::tracefs(),
+        surroundings::cgroups(),
+        surroundings::pid_namespace(),
         other_processes(),
+        surroundings::network_namespaces(),
     ];
-    let tried = try_probes();
+    let tried = try_probes(signals, socket_hook);
     let probes = match tried {
-        Ok(probes) => probes,
+        Ok((kernel, trampolines)) => {
+            findings.push(sockets(&kernel, socket_hook));
+            findings.push(trampolines);
+            kernel.reports().to_vec()
+        }
         Err(error) => {
             findings.push(Finding {
                 subject: "BPF object",
@@ -88,12 +96,32 @@ pub fn examine() -> Capabilities {
     Capabilities { findings, probes, ready }
 }
 
-fn try_probes() -> Result<Vec<ProbeReport>, KernelError> {
-    let mut kernel = Kernel::load(Options { ring_bytes: 1 << 16, wakeup_ratio: 0.5, log: false })?;
+/// Tries all probes, and trampolines even if no probe is to use them.
+fn try_probes(signals: Signals, socket_hook: SocketHook) -> Result<(Kernel, Finding), KernelError> {
+    let options = Options { ring_bytes: 1 << 16, wakeup_ratio: 0.5, log: false, signals, socket_hook };
     // A list of ports in force, of a port that nobody serves: no connection is ours.
-    kernel.set_scope(&Scope { ports: vec![1], ..Scope::default() })?;
-    kernel.attach_probes()?;
-    Ok(kernel.reports().to_vec())
+    let mut kernel =
+        socket_hook::attach(options, |kernel| kernel.set_scope(&Scope { ports: vec![1], ..Scope::default() }))?;
+    let trampolines = hooks::trampolines(&kernel.try_trampoline(signals)?, kernel.reports(), signals);
+    Ok((kernel, trampolines))
+}
+
+/// Where reads and writes of sockets are seen, and what that means.
+fn sockets(kernel: &Kernel, setting: SocketHook) -> Finding {
+    const SUBJECT: &str = "socket hook";
+    if let Err(error) = socket_hook::check(kernel.reports(), setting) {
+        let advice =
+            format!("observer is made for Linux {} and later; its BPF needs CAP_BPF and CAP_PERFMON", MINIMUM.2);
+        return finding(SUBJECT, Level::Error, error.to_string(), advice);
+    }
+    let named = if setting == SocketHook::Auto { "found by trial" } else { "named by kernel.socket_hook" };
+    let found = format!("{}, {named}", kernel.socket_hook().as_str());
+    if kernel.socket_hook() == SocketHook::SysExit {
+        let advice = "each system call of the host pays for it: prefer Linux 6.3 or later, or a kernel that lets BPF hook \
+                      its functions";
+        return finding(SUBJECT, Level::Warning, found, advice);
+    }
+    finding(SUBJECT, Level::Ok, found, "")
 }
 
 fn read(path: &str) -> Option<String> {
@@ -106,7 +134,22 @@ fn finding(subject: &'static str, level: Level, found: impl Into<String>, advice
 
 fn kernel_release() -> Finding {
     let release = read("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".to_owned());
-    finding("kernel", Level::Ok, format!("Linux {release}, {}", std::env::consts::ARCH), "")
+    let found = format!("Linux {release}, {}", std::env::consts::ARCH);
+    if is_older(&release) {
+        let advice =
+            format!("observer is made for Linux {} and later: some or all probes below may not load", MINIMUM.2);
+        return finding("kernel", Level::Warning, found, advice);
+    }
+    finding("kernel", Level::Ok, found, "")
+}
+
+/// Whether a release is older than the oldest that observer is made for. What loads is tried all the same.
+fn is_older(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) => (major, minor) < (MINIMUM.0, MINIMUM.1),
+        _ => false,
+    }
 }
 
 fn type_information() -> Finding {
@@ -121,56 +164,21 @@ fn type_information() -> Finding {
     }
 }
 
-fn effective_capabilities() -> u64 {
-    read("/proc/self/status")
-        .and_then(|status| {
-            let line =
-                status.lines().find_map(|line| line.strip_prefix("CapEff:").map(str::trim).map(str::to_owned))?;
-            u64::from_str_radix(&line, 16).ok()
-        })
-        .unwrap_or(0)
-}
-
-fn privileges() -> Finding {
-    let effective = effective_capabilities();
-    let has = |capability: u32| effective & (1 << capability) != 0;
-    let list = [("CAP_BPF", CAP_BPF), ("CAP_PERFMON", CAP_PERFMON), ("CAP_SYS_ADMIN", CAP_SYS_ADMIN)];
-    let held: Vec<&str> = list.iter().filter(|(_, capability)| has(*capability)).map(|(name, _)| *name).collect();
-    let found = if held.is_empty() { "no capability for BPF".to_owned() } else { held.join(", ") };
-    if has(CAP_SYS_ADMIN) || (has(CAP_BPF) && has(CAP_PERFMON)) {
-        finding("privileges", Level::Ok, found, "")
-    } else {
-        finding("privileges", Level::Error, found, "run as root, or with CAP_BPF and CAP_PERFMON")
-    }
-}
-
 fn lockdown() -> Finding {
     let state = read("/sys/kernel/security/lockdown");
     let current = state.as_deref().and_then(|state| state.split(['[', ']']).nth(1)).map(str::to_owned);
     match current.as_deref() {
         Some("confidentiality") => finding(
             "lockdown",
-            Level::Error,
-            "confidentiality",
-            "the kernel lets no program read user memory in this mode: boot with lockdown=integrity or none",
+            Level::Warning,
+            "confidentiality: no BPF program may read the kernel's memory (bpf_probe_read, bpf_probe_read_kernel); calls \
+             of sockets and their bytes are still seen, with CAP_SYS_ADMIN. Not measured: files and pipes of workloads, and what comes into \
+             the page cache",
+            "to have these as well, boot with lockdown=integrity or none",
         ),
         Some(mode) => finding("lockdown", Level::Ok, mode, ""),
         None => finding("lockdown", Level::Ok, "not in use, or not visible", ""),
     }
-}
-
-fn cgroups() -> Finding {
-    scope::cgroup_root().map_or_else(
-        || {
-            finding(
-                "cgroup v2",
-                Level::Warning,
-                "not mounted",
-                "without it --cgroups cannot be used; mount it at /sys/fs/cgroup",
-            )
-        },
-        |root: PathBuf| finding("cgroup v2", Level::Ok, format!("mounted at {}", root.display()), ""),
-    )
 }
 
 /// Whether this process is in the host's PID namespace, so that its process ids are the kernel's.
@@ -179,12 +187,18 @@ pub fn in_host_pid_namespace() -> bool {
     fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == INITIAL_PID_NAMESPACE)
 }
 
+/// Whether the process ids of this `/proc` are the host's, whatever namespace this process is in.
+#[must_use]
+pub fn is_host_proc(proc: &Path) -> bool {
+    fs::read_link(proc.join("1/ns/pid")).is_ok_and(|link| link.as_os_str() == INITIAL_PID_NAMESPACE)
+}
+
 /// Whether this process may look into others: at their sockets and their network namespaces.
 #[must_use]
 pub fn sees_other_processes() -> bool {
-    let held = effective_capabilities();
-    let has = |capability: u32| held & (1 << capability) != 0;
-    has(CAP_SYS_PTRACE) && (has(CAP_DAC_READ_SEARCH) || has(CAP_DAC_OVERRIDE))
+    let held = privileges::effective();
+    let has = |capability| privileges::has(held, capability);
+    has(privileges::CAP_SYS_PTRACE) && (has(privileges::CAP_DAC_READ_SEARCH) || has(privileges::CAP_DAC_OVERRIDE))
 }
 
 fn other_processes() -> Finding {
@@ -201,27 +215,23 @@ fn other_processes() -> Finding {
     }
 }
 
-fn pid_namespace() -> Finding {
-    match fs::read_link("/proc/self/ns/pid") {
-        Ok(_) if in_host_pid_namespace() => finding("PID namespace", Level::Ok, "the host's", ""),
-        Ok(_) => finding(
-            "PID namespace",
-            Level::Warning,
-            "a container's: process ids differ from the kernel's",
-            "run in the host's (docker run --pid=host, Kubernetes hostPID: true): without it --pids means nothing, and \
-             servers have no names",
-        ),
-        Err(error) => finding("PID namespace", Level::Warning, error.to_string(), "mount /proc"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn old_kernels_are_told() {
+        for (release, is_old) in
+            [("5.15.0-91-generic", true), ("5.16", true), ("4.18.0", true), ("5.17.1", false), ("6.1.0-9-amd64", false)]
+        {
+            assert_eq!(is_older(release), is_old, "{release}");
+        }
+        assert!(!is_older("unknown"));
+    }
+
+    #[test]
     fn every_error_says_what_to_do_or_names_its_cause() {
-        for finding in examine().findings {
+        for finding in examine(Signals::default(), SocketHook::Auto).findings {
             assert!(!finding.found.is_empty(), "{}", finding.subject);
             if finding.level != Level::Ok && finding.subject != "BPF object" {
                 assert!(!finding.advice.is_empty(), "{}", finding.subject);

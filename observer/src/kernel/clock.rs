@@ -18,6 +18,12 @@ pub fn now() -> KernelTime {
     KernelTime::from_nanos(read(libc::CLOCK_MONOTONIC))
 }
 
+/// CPU time of this thread.
+#[must_use]
+pub fn thread_time() -> Duration {
+    Duration::from_nanos(read(libc::CLOCK_THREAD_CPUTIME_ID))
+}
+
 /// The wall-clock time of a kernel time, by the clocks' present distance. Call it soon after the event: the wall
 /// clock may be set or slewed.
 #[must_use]

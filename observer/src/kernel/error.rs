@@ -40,21 +40,30 @@ pub enum KernelError {
         /// What the kernel or loader said.
         reason: String,
     },
-    /// A required probe did not attach.
-    #[error("cannot attach probe {probe} ({target}): {reason}; `observer doctor` tells more")]
-    RequiredProbe {
-        /// Its name.
-        probe: &'static str,
-        /// What it is hooked to.
-        target: &'static str,
-        /// Why.
-        reason: String,
+    /// No hook for reads and writes of sockets.
+    #[error(
+        "cannot see reads and writes of sockets (kernel.socket_hook = {hook}): {reasons}; auto takes the first hook that \
+         this kernel has, and `observer doctor` tells more"
+    )]
+    NoSocketHook {
+        /// The setting.
+        hook: &'static str,
+        /// What was tried, and why it failed.
+        reasons: String,
     },
     /// A map of the object could not be used.
     #[error("cannot use map {map}: {reason}")]
     Map {
         /// Its name.
         map: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// Objects of the kernel cannot be looked at.
+    #[error("cannot look at {what}: {reason}; those of other network namespaces take CAP_SYS_ADMIN")]
+    Look {
+        /// Which.
+        what: &'static str,
         /// Why.
         reason: String,
     },
@@ -66,4 +75,19 @@ pub enum KernelError {
         /// Why.
         reason: String,
     },
+}
+
+/// An error with all its causes.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
 }

@@ -4,7 +4,6 @@ use std::{
     collections::BTreeSet,
     fs,
     os::fd::{AsFd, AsRawFd},
-    path::PathBuf,
 };
 
 use aya::{
@@ -12,24 +11,33 @@ use aya::{
     maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, Queue, RingBuf},
 };
 use observer_common::{
-    config::{
-        KernelConfig, PORT_CANDIDATE, PORT_IGNORED, PORT_NONE, SCOPE_CGROUPS, SCOPE_PIDS, SCOPE_PORTS,
-        Scope as KernelScope,
-    },
+    block,
+    config::{PORT_CANDIDATE, PORT_IGNORED, PORT_NONE, SCOPE_CGROUPS, SCOPE_PIDS, SCOPE_PORTS, Scope as KernelScope},
+    host, limits,
     loss::Counter,
 };
 
 use super::{
+    as_written::{self, AsWritten},
+    attach::{self, Loading},
     btf::Btf,
-    error::KernelError,
-    probes::{self, PROBES, ProbeReport, Status, chain},
+    constants,
+    error::{KernelError, chain},
+    io,
+    probes::{PROBES, ProbeReport},
     ring::Ring,
     scope,
+    signal::Signal,
+    socket_hook,
+    tcp_sockets::Entering,
 };
-use crate::{config::Scope, event::Connect};
+use crate::{
+    config::{Scope, Signals, SocketHook},
+    event::Connect,
+};
 
 /// The BPF object; empty in builds without it.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer.o"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer.o"));
 
 /// What a load can be told.
 #[derive(Clone, Copy, Debug)]
@@ -40,13 +48,29 @@ pub struct Options {
     pub wakeup_ratio: f64,
     /// Send the kernel side's rare diagnostics to the log.
     pub log: bool,
+    /// What to measure of workloads besides their requests.
+    pub signals: Signals,
+    /// Where reads and writes of sockets are to be seen.
+    pub socket_hook: SocketHook,
 }
 
 /// The loaded and attached kernel side. Dropping it detaches everything.
 pub struct Kernel {
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
+    /// Programs that aya must not load; only until they are.
+    as_written: Option<AsWritten>,
+    signals: Signals,
+    pub(super) hook: SocketHook,
+    /// Writes of workloads' connections are looked at for TCP's signal.
+    pub(super) looks_at_tcp: bool,
+    /// Bytes of sockets are counted for the signal of I/O.
+    pub(super) counts_sockets: bool,
+    /// The maps for requests to block devices have room for any.
+    has_block: bool,
+    pub(super) hooked: io::Hooked,
+    pub(super) entering: Option<Entering>,
     log: Option<KernelLog>,
-    reports: Vec<ProbeReport>,
+    pub(super) reports: Vec<ProbeReport>,
     generation: u32,
     explicit_ports: bool,
     /// Candidates by user space's word.
@@ -81,41 +105,59 @@ impl Kernel {
     /// # Errors
     /// Whatever makes observing impossible; a missing optional probe does not.
     pub fn attach(options: Options, scope: &Scope) -> Result<Self, KernelError> {
-        let mut kernel = Self::load(options)?;
-        if options.log {
-            // Before any program is loaded: the log's map must stay open until then.
-            let log = aya_log::EbpfLogger::init(&mut kernel.ebpf)
-                .map_err(|error| KernelError::Map { map: "AYA_LOGS", reason: chain(&error) })?;
-            kernel.log = Some(KernelLog(log));
-        }
-        kernel.set_scope(scope)?;
-        kernel.attach_probes()?;
+        let mut kernel = socket_hook::attach(options, |kernel| {
+            if options.log {
+                // Before any program is loaded: the log's map must stay open until then.
+                let log = aya_log::EbpfLogger::init(&mut kernel.ebpf)
+                    .map_err(|error| KernelError::Map { map: "AYA_LOGS", reason: chain(&error) })?;
+                kernel.log = Some(KernelLog(log));
+            }
+            kernel.set_scope(scope)
+        })?;
+        socket_hook::check(&kernel.reports, options.socket_hook)?;
         // What was forked and listened on meanwhile, which no probe saw.
         kernel.learn(scope)?;
-        if let Some(report) = kernel.reports.iter().find(|report| report.required && !report.is_attached()) {
-            let (Status::Unsupported(reason) | Status::NotPermitted(reason) | Status::Broken(reason)) =
-                report.status.clone()
-            else {
-                return Ok(kernel);
-            };
-            return Err(KernelError::RequiredProbe { probe: report.name, target: report.target, reason });
-        }
+        kernel.make_cookies();
         Ok(kernel)
     }
 
     /// Loads the object and its maps, attaching nothing.
-    pub(super) fn load(options: Options) -> Result<Self, KernelError> {
+    pub(super) fn load(options: Options, hook: SocketHook) -> Result<Self, KernelError> {
         if OBJECT.is_empty() {
             return Err(KernelError::NoObject);
         }
-        let words = constants(options)?.words();
+        let btf = Btf::from_kernel()?;
+        let words = constants::of_sockets(&btf, options, hook)?.words();
+        let constants = constants::of_host(&btf, options.signals);
+        let devices = super::block::constants(&btf);
+        let has_block = options.signals.block && constants::missing(&btf, Signal::Block).is_none();
+        // The kernel takes the memory of a map at once, whether anything is put there or not.
+        let room = |wanted, entries| if wanted { entries } else { 1 };
+        drop(btf);
         let ebpf = EbpfLoader::new()
             .override_global("CONFIG", &words, true)
+            .override_global("HOST", &constants.words(), true)
+            .override_global("BLOCK", &devices, true)
             .map_max_entries("EVENTS", options.ring_bytes)
+            .map_max_entries("SOCKETS_BY_COOKIE", room(hook == SocketHook::SysExit, limits::SOCKETS_BY_COOKIE))
+            .map_max_entries("IO", room(constants.io != 0, host::WORKLOADS))
+            .map_max_entries("BLOCK_REQUESTS", room(has_block, block::REQUESTS))
+            .map_max_entries("BLOCK_TARGETS", room(has_block, block::TARGETS))
+            // Of these: storage that lives with threads, which only the kernel side uses.
+            .allow_unsupported_maps()
             .load(OBJECT)
             .map_err(|error| load_error(&error))?;
+        let as_written = as_written::is_needed().then(|| AsWritten::new(OBJECT, &ebpf)).transpose()?;
         Ok(Self {
             ebpf,
+            as_written,
+            signals: options.signals,
+            hook,
+            looks_at_tcp: constants.tcp != 0,
+            counts_sockets: constants.io != 0,
+            has_block,
+            hooked: io::Hooked::default(),
+            entering: None,
             log: None,
             reports: Vec::new(),
             generation: 0,
@@ -125,9 +167,13 @@ impl Kernel {
         })
     }
 
-    pub(super) fn attach_probes(&mut self) -> Result<(), KernelError> {
+    /// Attaches the table's probes: all of them, or up to the first required one that fails.
+    pub(super) fn attach_probes(&mut self, all: bool) -> Result<(), KernelError> {
         let btf = aya::Btf::from_sys_fs().map_err(|error| KernelError::Load { reason: chain(&error) })?;
-        self.reports = probes::attach_all(&mut self.ebpf, &btf);
+        let own = Btf::from_kernel()?;
+        let as_written = self.as_written.take();
+        let loading = Loading { btf: &btf, as_written: as_written.as_ref() };
+        self.reports = attach::attach_all(&mut self.ebpf, loading, &own, (self.signals, self.hook), all);
         Ok(())
     }
 
@@ -172,7 +218,7 @@ impl Kernel {
         let mut flags = 0;
         let mut cgroup_levels = 0;
         let mut ids = BTreeSet::new();
-        for cgroup in resolve(scope)? {
+        for cgroup in scope::resolve(scope)? {
             cgroup_levels |= 1 << cgroup.level;
             ids.insert(cgroup.id);
             flags |= SCOPE_CGROUPS;
@@ -208,7 +254,7 @@ impl Kernel {
     /// # Errors
     /// A cgroup that is gone.
     pub fn cgroups_changed(&self, scope: &Scope) -> Result<bool, KernelError> {
-        Ok(resolve(scope)?.iter().map(|cgroup| cgroup.id).collect::<BTreeSet<_>>() != self.cgroups)
+        Ok(scope::resolve(scope)?.iter().map(|cgroup| cgroup.id).collect::<BTreeSet<_>>() != self.cgroups)
     }
 
     /// Adds processes and ports of the scope that no probe told of.
@@ -286,6 +332,21 @@ impl Kernel {
         self.explicit_ports
     }
 
+    /// Does once what is done while observing, as far as that takes privileges at all: reads and writes maps, attaches a
+    /// probe and an iterator. It changes nothing.
+    ///
+    /// # Errors
+    /// What is not permitted.
+    pub fn rehearse(&mut self) -> Result<(), KernelError> {
+        drop(self.counters()?);
+        let mut map: Array<&mut MapData, [u32; 4]> =
+            Array::try_from(self.map("SCOPE")?).map_err(|error| map_error("SCOPE", &error))?;
+        let scope = map.get(&0, 0).map_err(|error| map_error("SCOPE", &error))?;
+        map.set(0, scope, 0).map_err(|error| map_error("SCOPE", &error))?;
+        drop(self.tcp_sockets(None)?);
+        self.try_hook()
+    }
+
     /// The kernel side's counters, summed over CPUs.
     ///
     /// # Errors
@@ -309,7 +370,7 @@ impl Kernel {
         PROBES
             .iter()
             .filter_map(|probe| {
-                let fd = self.ebpf.program(probe.program)?.info().ok()?.fd().ok()?;
+                let fd = self.ebpf.program(probe.program)?.fd().ok()?;
                 let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).ok()?;
                 let value = |key: &str| {
                     text.lines()
@@ -335,20 +396,28 @@ impl Kernel {
             capacity: u32,
         ) -> Option<(&'static str, u64, u64)> {
             let map: BpfHashMap<&MapData, K, V> = BpfHashMap::try_from(map).ok()?;
-            Some((name, map.keys().count() as u64, u64::from(capacity)))
+            // Where a key is gone when the next one is asked for, the kernel begins anew: it could go on for ever.
+            Some((name, map.keys().take(capacity as usize).count() as u64, u64::from(capacity)))
         }
         [
-            self.ebpf.map("PIDS").and_then(|map| usage::<u32, u32>(map, "pids", observer_common::limits::SCOPE_PIDS)),
+            self.ebpf.map("PIDS").and_then(|map| usage::<u32, u32>(map, "pids", limits::SCOPE_PIDS)),
+            self.ebpf.map("CGROUPS").and_then(|map| usage::<u64, u32>(map, "cgroups", limits::SCOPE_CGROUPS)),
+            self.ebpf.map("MEMBERS").and_then(|map| usage::<u32, [u64; 2]>(map, "members", host::MEMBERS)),
+            self.ebpf.map("SERVED_PORTS").and_then(|map| usage::<u32, u32>(map, "served_ports", host::SERVED_PORTS)),
             self.ebpf
-                .map("CGROUPS")
-                .and_then(|map| usage::<u64, u32>(map, "cgroups", observer_common::limits::SCOPE_CGROUPS)),
+                .map("BLOCK_REQUESTS")
+                .filter(|_| self.has_block)
+                .and_then(|map| usage::<u64, [u64; 7]>(map, "block_requests", block::REQUESTS)),
+            self.block_targets_used()
+                .filter(|_| self.has_block)
+                .map(|used| ("block_targets", used, u64::from(block::TARGETS))),
         ]
         .into_iter()
         .flatten()
         .collect()
     }
 
-    fn map(&mut self, name: &'static str) -> Result<&mut Map, KernelError> {
+    pub(super) fn map(&mut self, name: &'static str) -> Result<&mut Map, KernelError> {
         self.ebpf.map_mut(name).ok_or_else(|| missing(name))
     }
 
@@ -393,18 +462,11 @@ impl Kernel {
     }
 }
 
-fn resolve(scope: &Scope) -> Result<Vec<scope::Cgroup>, KernelError> {
-    let resolve = |path: &PathBuf| {
-        scope::cgroup(path).map_err(|error| KernelError::Cgroup { path: path.clone(), reason: error.to_string() })
-    };
-    scope.cgroups.iter().map(resolve).collect()
-}
-
-fn missing(map: &'static str) -> KernelError {
+pub(super) fn missing(map: &'static str) -> KernelError {
     KernelError::Map { map, reason: "it is not in the object".into() }
 }
 
-fn map_error(map: &'static str, error: &MapError) -> KernelError {
+pub(super) fn map_error(map: &'static str, error: &MapError) -> KernelError {
     KernelError::Map { map, reason: chain(error) }
 }
 
@@ -415,42 +477,4 @@ fn load_error(error: &EbpfError) -> KernelError {
     } else {
         KernelError::Load { reason }
     }
-}
-
-/// The fill mark in bytes. Below the ring's size, or it would never be passed.
-fn wakeup_bytes(options: Options) -> u32 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the ring's size")]
-    let bytes = (f64::from(options.ring_bytes) * options.wakeup_ratio.clamp(0.0, 1.0)) as u32;
-    bytes.min(options.ring_bytes.saturating_sub(options.ring_bytes / 8))
-}
-
-/// Offsets of this kernel, and the load's options.
-fn constants(options: Options) -> Result<KernelConfig, KernelError> {
-    let btf = Btf::from_kernel()?;
-    Ok(KernelConfig {
-        own_tgid: std::process::id(),
-        wakeup_bytes: wakeup_bytes(options),
-        sock_family: btf.offset("sock", "__sk_common.skc_family")?,
-        sock_local_port: btf.offset("sock", "__sk_common.skc_num")?,
-        sock_remote_port: btf.offset("sock", "__sk_common.skc_dport")?,
-        sock_local_v4: btf.offset("sock", "__sk_common.skc_rcv_saddr")?,
-        sock_remote_v4: btf.offset("sock", "__sk_common.skc_daddr")?,
-        sock_local_v6: btf.offset("sock", "__sk_common.skc_v6_rcv_saddr")?,
-        sock_remote_v6: btf.offset("sock", "__sk_common.skc_v6_daddr")?,
-        sock_protocol: btf.offset("sock", "sk_protocol")?,
-        sock_type: btf.offset("sock", "sk_type")?,
-        sock_error: btf.offset("sock", "sk_err")?,
-        sock_socket: btf.offset("sock", "sk_socket")?,
-        socket_file: btf.offset("socket", "file")?,
-        tcp_write_seq: btf.offset("tcp_sock", "write_seq")?,
-        tcp_snd_nxt: btf.offset("tcp_sock", "snd_nxt")?,
-        tcp_copied_seq: btf.offset("tcp_sock", "copied_seq")?,
-        tcp_rcv_nxt: btf.offset("tcp_sock", "rcv_nxt")?,
-        tcp_clock: btf.offset("tcp_sock", "tcp_clock_cache").unwrap_or(0),
-        task_tgid: btf.offset("task_struct", "tgid")?,
-        task_pid: btf.offset("task_struct", "pid")?,
-        task_signal: btf.offset("task_struct", "signal")?,
-        signal_live: btf.offset("signal_struct", "live")?,
-        log: u32::from(options.log),
-    })
 }

@@ -1,7 +1,9 @@
-//! The one table of probes, and what became of each.
+//! The one table of probes, and how it is told what became of each.
 
-use aya::{Btf, Ebpf, programs::BtfTracePoint};
 use serde::Serialize;
+
+use super::{signal::Signal, socket_hook::Tried};
+use crate::config::SocketHook;
 
 /// How a program is hooked in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -9,6 +11,12 @@ use serde::Serialize;
 pub enum Mechanism {
     /// A tracepoint with typed arguments (`tp_btf`): no tracefs, no perf event, no trampoline.
     BtfTracepoint,
+    /// Runs over all objects of a kind, when user space reads.
+    Iterator,
+    /// At the beginning of a function of the kernel, by a trampoline.
+    Fentry,
+    /// At its end.
+    Fexit,
 }
 
 impl Mechanism {
@@ -17,7 +25,16 @@ impl Mechanism {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::BtfTracepoint => "btf_tracepoint",
+            Self::Iterator => "iterator",
+            Self::Fentry => "fentry",
+            Self::Fexit => "fexit",
         }
+    }
+
+    /// Whether the kernel must write a trampoline into one of its functions for it.
+    #[must_use]
+    pub const fn is_trampoline(self) -> bool {
+        matches!(self, Self::Fentry | Self::Fexit)
     }
 }
 
@@ -38,6 +55,10 @@ pub struct Probe {
     pub intent: &'static str,
     /// Nothing can be measured without it.
     pub required: bool,
+    /// The signal that it is for; `None`: requests, or the scope.
+    pub signal: Option<Signal>,
+    /// When it is tried at all.
+    pub tried: Tried,
 }
 
 /// Every probe. No program is attached anywhere else.
@@ -48,8 +69,10 @@ pub const PROBES: &[Probe] = &[
         mechanism: Mechanism::BtfTracepoint,
         target: "sock_send_length",
         since: "6.3",
-        intent: "responses: every token's time",
+        intent: RESPONSES,
         required: true,
+        signal: None,
+        tried: Tried::With(SocketHook::Tracepoint),
     },
     Probe {
         name: "socket_receive",
@@ -57,8 +80,26 @@ pub const PROBES: &[Probe] = &[
         mechanism: Mechanism::BtfTracepoint,
         target: "sock_recv_length",
         since: "6.3",
-        intent: "requests",
+        intent: REQUESTS,
         required: true,
+        signal: None,
+        tried: Tried::With(SocketHook::Tracepoint),
+    },
+    Probe::of_sockets("tcp_send", "obs_tcp_send", "tcp_sendmsg", RESPONSES, true),
+    Probe::of_sockets("tcp_receive", "obs_tcp_recv", "tcp_recvmsg", REQUESTS, true),
+    Probe::of_sockets("unix_send", "obs_unix_send", "unix_stream_sendmsg", UNIX_SOCKETS, false),
+    Probe::of_sockets("unix_receive", "obs_unix_recv", "unix_stream_recvmsg", UNIX_SOCKETS, false),
+    Probe { since: "5.6", ..Probe::of_sockets("mptcp_receive", "obs_mptcp_recv", "mptcp_recvmsg", MPTCP, false) },
+    Probe {
+        name: "socket_syscall",
+        program: "obs_sock_exit",
+        mechanism: Mechanism::BtfTracepoint,
+        target: "sys_exit",
+        since: "4.17",
+        intent: "requests and responses",
+        required: true,
+        signal: None,
+        tried: Tried::With(SocketHook::SysExit),
     },
     Probe {
         name: "socket_state",
@@ -68,6 +109,8 @@ pub const PROBES: &[Probe] = &[
         since: "4.16",
         intent: "cancellations, truncation, new listening ports, arrival of a connection's first request",
         required: false,
+        signal: None,
+        tried: Tried::Always,
     },
     Probe {
         name: "data_ready",
@@ -75,8 +118,21 @@ pub const PROBES: &[Probe] = &[
         mechanism: Mechanism::BtfTracepoint,
         target: "sk_data_ready",
         since: "6.2",
-        intent: "arrival times: queueing before the server reads",
+        intent: ARRIVALS,
         required: false,
+        signal: None,
+        tried: Tried::Always,
+    },
+    Probe {
+        name: "data_ready_function",
+        program: "obs_readable",
+        mechanism: Mechanism::Fentry,
+        target: "sock_def_readable",
+        since: "2.6",
+        intent: ARRIVALS,
+        required: false,
+        signal: None,
+        tried: Tried::Without("data_ready"),
     },
     Probe {
         name: "process_fork",
@@ -84,8 +140,10 @@ pub const PROBES: &[Probe] = &[
         mechanism: Mechanism::BtfTracepoint,
         target: "sched_process_fork",
         since: "2.6",
-        intent: "descendants of processes in the pid scope",
+        intent: "new processes of workloads, and of the pid scope",
         required: false,
+        signal: None,
+        tried: Tried::Always,
     },
     Probe {
         name: "process_exit",
@@ -93,10 +151,184 @@ pub const PROBES: &[Probe] = &[
         mechanism: Mechanism::BtfTracepoint,
         target: "sched_process_exit",
         since: "2.6",
-        intent: "ended processes leave the pid scope",
+        intent: "ended processes leave their workload and the pid scope",
         required: false,
+        signal: None,
+        tried: Tried::Always,
+    },
+    Probe {
+        name: "scheduler_switch",
+        program: "obs_switch",
+        mechanism: Mechanism::BtfTracepoint,
+        target: "sched_switch",
+        since: "5.14",
+        intent: "run-queue latency, CPU time and page faults of workloads",
+        required: false,
+        signal: Some(Signal::Scheduler),
+        tried: Tried::Always,
+    },
+    Probe {
+        name: "tcp_retransmit",
+        program: "obs_retransmit",
+        mechanism: Mechanism::BtfTracepoint,
+        target: "tcp_retransmit_skb",
+        since: "4.15",
+        intent: "retransmits of workloads' connections",
+        required: false,
+        signal: Some(Signal::Tcp),
+        tried: Tried::Always,
+    },
+    Probe {
+        name: "tcp_sockets",
+        program: "obs_tcp_sockets",
+        mechanism: Mechanism::Iterator,
+        target: "tcp",
+        since: "5.9",
+        intent: "unsent bytes and listen-queue overflows of workloads",
+        required: false,
+        signal: Some(Signal::Tcp),
+        tried: Tried::Always,
+    },
+    // The kernel's own functions before system calls: what comes later is tried if what comes earlier fails.
+    Probe::at_function("file_read", "obs_read_end", Mechanism::Fexit, "vfs_read", READS),
+    Probe::at_function("file_write", "obs_write_end", Mechanism::Fexit, "vfs_write", WRITES),
+    Probe::at_function("file_readv", "obs_readv_end", Mechanism::Fexit, "vfs_readv", READS),
+    Probe::at_function("file_writev", "obs_writev_end", Mechanism::Fexit, "vfs_writev", WRITES),
+    Probe::at_function("file_read_begin", "obs_read_begin", Mechanism::Fentry, "vfs_read", TIMES),
+    Probe::at_function("file_write_begin", "obs_write_begin", Mechanism::Fentry, "vfs_write", TIMES),
+    Probe::at_function("file_readv_begin", "obs_readv_begin", Mechanism::Fentry, "vfs_readv", TIMES),
+    Probe::at_function("file_writev_begin", "obs_writev_begin", Mechanism::Fentry, "vfs_writev", TIMES),
+    Probe {
+        name: "syscall_enter",
+        program: "obs_sys_enter",
+        mechanism: Mechanism::BtfTracepoint,
+        target: "sys_enter",
+        since: "4.17",
+        intent: TIMES,
+        required: false,
+        signal: Some(Signal::Io),
+        tried: Tried::Always,
+    },
+    Probe {
+        name: "syscall_exit",
+        program: "obs_sys_exit",
+        mechanism: Mechanism::BtfTracepoint,
+        target: "sys_exit",
+        since: "4.17",
+        intent: "reads and writes of workloads: files and pipes",
+        required: false,
+        signal: Some(Signal::Io),
+        tried: Tried::Always,
+    },
+    Probe {
+        name: "page_cache_fill",
+        program: "obs_page_fill",
+        mechanism: Mechanism::BtfTracepoint,
+        target: "mm_filemap_add_to_page_cache",
+        since: "5.18",
+        intent: "what comes into the page cache for workloads, weights among it",
+        required: false,
+        signal: Some(Signal::PageCache),
+        tried: Tried::Always,
+    },
+    Probe {
+        name: "block_start",
+        program: "obs_block_start",
+        mechanism: Mechanism::BtfTracepoint,
+        target: "block_io_start",
+        since: "6.5",
+        intent: "block I/O of workloads: whose a request is",
+        required: false,
+        signal: Some(Signal::Block),
+        tried: Tried::Always,
+    },
+    Probe {
+        name: "block_issue",
+        program: "obs_block_issue",
+        mechanism: Mechanism::BtfTracepoint,
+        target: "block_rq_issue",
+        since: "5.11",
+        intent: "block I/O of workloads: queue time apart from device time",
+        required: false,
+        signal: Some(Signal::Block),
+        tried: Tried::Always,
+    },
+    Probe {
+        name: "block_merge",
+        program: "obs_block_merge",
+        mechanism: Mechanism::BtfTracepoint,
+        target: "block_rq_merge",
+        since: "5.11",
+        intent: "block I/O of workloads: requests that become part of others",
+        required: false,
+        signal: Some(Signal::Block),
+        tried: Tried::Always,
+    },
+    Probe {
+        name: "block_complete",
+        program: "obs_block_done",
+        mechanism: Mechanism::BtfTracepoint,
+        target: "block_rq_complete",
+        since: "4.16",
+        intent: "block I/O of workloads: bytes and times",
+        required: false,
+        signal: Some(Signal::Block),
+        tried: Tried::Always,
     },
 ];
+
+const RESPONSES: &str = "responses: every token's time";
+const REQUESTS: &str = "requests";
+const UNIX_SOCKETS: &str = "requests and responses over Unix sockets";
+const MPTCP: &str = "that connections of Multipath TCP are counted";
+const ARRIVALS: &str = "arrival times: queueing before the server reads";
+const READS: &str = "reads of workloads: files and pipes";
+const WRITES: &str = "writes of workloads: files and pipes";
+const TIMES: &str = "how long reads and writes of workloads take";
+
+impl Probe {
+    /// A row for a function of the kernel that reads or writes a file.
+    const fn at_function(
+        name: &'static str,
+        program: &'static str,
+        mechanism: Mechanism,
+        target: &'static str,
+        intent: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            program,
+            mechanism,
+            target,
+            since: "2.6",
+            intent,
+            required: false,
+            signal: Some(Signal::Io),
+            tried: Tried::Always,
+        }
+    }
+
+    /// A row for the end of a function of the kernel that moves bytes of sockets.
+    const fn of_sockets(
+        name: &'static str,
+        program: &'static str,
+        target: &'static str,
+        intent: &'static str,
+        required: bool,
+    ) -> Self {
+        Self {
+            name,
+            program,
+            mechanism: Mechanism::Fexit,
+            target,
+            since: "2.6",
+            intent,
+            required,
+            signal: None,
+            tried: Tried::With(SocketHook::Fexit),
+        }
+    }
+}
 
 /// What became of a probe.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -110,6 +342,16 @@ pub enum Status {
     NotPermitted(String),
     /// The kernel refused the program: a defect of ours, or a kernel that we do not know.
     Broken(String),
+    /// Its signal is switched off by this setting.
+    Off(String),
+}
+
+impl Status {
+    /// Whether it runs, or is not meant to.
+    #[must_use]
+    pub fn is_as_wanted(&self) -> bool {
+        matches!(self, Self::Attached | Self::Off(_))
+    }
 }
 
 /// A probe and what became of it.
@@ -125,6 +367,8 @@ pub struct ProbeReport {
     pub intent: &'static str,
     /// Whether anything works without it.
     pub required: bool,
+    /// The signal that it is for.
+    pub signal: Option<Signal>,
     /// Instructions that the verifier followed, where the kernel says.
     pub verified_instructions: Option<u32>,
     /// What became of it.
@@ -133,75 +377,16 @@ pub struct ProbeReport {
 }
 
 impl ProbeReport {
+    /// Of a probe that was tried, or not.
+    pub(super) const fn new(probe: &Probe, status: Status) -> Self {
+        let Probe { name, mechanism, target, intent, required, signal, .. } = *probe;
+        Self { name, mechanism, target, intent, required, signal, verified_instructions: None, status }
+    }
+
     /// Whether it runs.
     #[must_use]
     pub fn is_attached(&self) -> bool {
         self.status == Status::Attached
-    }
-}
-
-/// Loads and attaches every probe of the table; never fails as a whole.
-pub(super) fn attach_all(ebpf: &mut Ebpf, btf: &Btf) -> Vec<ProbeReport> {
-    let report = |probe: &Probe| {
-        let status = attach(ebpf, btf, probe);
-        let program = ebpf.program(probe.program);
-        ProbeReport {
-            name: probe.name,
-            mechanism: probe.mechanism,
-            target: probe.target,
-            intent: probe.intent,
-            required: probe.required,
-            verified_instructions: program.and_then(|program| program.info().ok()?.verified_instruction_count()),
-            status,
-        }
-    };
-    PROBES.iter().map(report).collect()
-}
-
-fn attach(ebpf: &mut Ebpf, btf: &Btf, probe: &Probe) -> Status {
-    let Some(program) = ebpf.program_mut(probe.program) else {
-        return Status::Broken(format!("the BPF object has no program {}", probe.program));
-    };
-    let attached: Result<(), aya::programs::ProgramError> = match probe.mechanism {
-        Mechanism::BtfTracepoint => <&mut BtfTracePoint>::try_from(program).and_then(|program| {
-            program.load(probe.target, btf)?;
-            program.attach()?;
-            Ok(())
-        }),
-    };
-    attached.map_or_else(|error| classify(&chain(&error), probe), |()| Status::Attached)
-}
-
-/// An error with all its causes.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}
-
-/// What an attach error means to a user.
-fn classify(error: &str, probe: &Probe) -> Status {
-    let Probe { target, since, .. } = probe;
-    // The verifier's log can be pages long, and its end says why.
-    let mut lines: Vec<&str> = error.lines().filter(|line| !line.trim().is_empty()).collect();
-    if lines.len() > 6 {
-        lines.drain(1..lines.len() - 5);
-    }
-    let short = lines.join(" | ");
-    if error.contains("unknown BTF type") || error.contains("no BTF type") {
-        Status::Unsupported(format!("this kernel has no tracepoint {target}, which came with Linux {since}"))
-    } else if error.contains("(os error 1)") || error.contains("(os error 13)") || error.contains("not permitted") {
-        Status::NotPermitted(short)
-    } else {
-        Status::Broken(short)
     }
 }
 
@@ -215,18 +400,5 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), PROBES.len());
-    }
-
-    #[test]
-    fn errors_are_classified() {
-        let probe = &PROBES[0];
-        assert!(matches!(classify("unknown BTF type `btf_trace_x`", probe), Status::Unsupported(_)));
-        assert!(matches!(
-            classify("the BPF_PROG_LOAD syscall failed: Operation not permitted (os error 1)", probe),
-            Status::NotPermitted(_)
-        ));
-        let log = (0..100).map(|line| format!("line {line}\n")).collect::<String>();
-        let Status::Broken(text) = classify(&format!("failed to load\n{log}"), probe) else { panic!("broken") };
-        assert!(text.starts_with("failed to load | line 95") && text.ends_with("line 99"));
     }
 }

@@ -14,8 +14,8 @@ use procfs::{
     process::{FDTarget, Process, all_processes},
 };
 
-use super::clock;
-use crate::event::Connect;
+use super::{clock, error::KernelError};
+use crate::{config::Scope, event::Connect};
 
 /// A cgroup as the kernel side knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,7 +48,7 @@ pub(super) fn cgroup_root() -> Option<PathBuf> {
 
 /// Id and level of a cgroup directory: an absolute path, or one from the root of the hierarchy, as in
 /// `/proc/PID/cgroup`.
-pub(super) fn cgroup(path: &Path) -> Result<Cgroup, CgroupError> {
+fn cgroup(path: &Path) -> Result<Cgroup, CgroupError> {
     let root = cgroup_root().ok_or(CgroupError::NoHierarchy)?;
     let relative = path.strip_prefix("/").unwrap_or(path);
     let candidates = [path.to_owned(), root.join(relative)];
@@ -65,6 +65,25 @@ pub(super) fn cgroup(path: &Path) -> Result<Cgroup, CgroupError> {
     // The id of a cgroup is the inode number of its directory.
     let id = fs::metadata(&directory).map_err(|error| CgroupError::Unreadable { error })?.ino();
     Ok(Cgroup { id, level })
+}
+
+/// Ids and levels of the scope's cgroups.
+///
+/// # Errors
+/// Names the first that cannot be observed.
+pub(super) fn resolve(scope: &Scope) -> Result<Vec<Cgroup>, KernelError> {
+    let resolve = |path: &PathBuf| {
+        cgroup(path).map_err(|error| KernelError::Cgroup { path: path.clone(), reason: error.to_string() })
+    };
+    scope.cgroups.iter().map(resolve).collect()
+}
+
+/// Whether the scope's cgroups can be observed.
+///
+/// # Errors
+/// Names the first that cannot.
+pub fn check_cgroups(scope: &Scope) -> Result<(), KernelError> {
+    resolve(scope).map(drop)
 }
 
 /// The listed processes and all their descendants that run now, each with the listed one that it descends from.
@@ -89,7 +108,8 @@ pub(super) fn with_descendants(roots: &[u32]) -> BTreeMap<u32, u32> {
 }
 
 /// Whether a process runs and has not begun to end.
-pub(super) fn is_running(pid: u32) -> bool {
+#[must_use]
+pub fn is_running(pid: u32) -> bool {
     const PF_EXITING: u32 = 4;
     let stat = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok()?.stat().ok());
     // The first thread may end before others.

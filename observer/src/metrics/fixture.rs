@@ -21,6 +21,7 @@ pub(crate) fn connection(workload: &str, port: u16) -> Arc<ConnectionInfo> {
         pid: 42,
         comm: "vllm".into(),
         workload: workload.into(),
+        identity: None,
     })
 }
 
@@ -63,6 +64,7 @@ pub(crate) fn request() -> RequestRecord {
         response_bytes: 3000,
         write_blocked: Duration::ZERO,
         cancelled_work: None,
+        first_read: None,
         request_id: None,
         trace_id: None,
         labels: Box::new([]),

@@ -1,15 +1,20 @@
 //! Every family declared once ([`families`]), fed by finished requests ([`RequestRecorder`]) and by the observer
 //! itself ([`own`]).
 
+mod block;
 pub mod exemplar;
 pub mod families;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod gpu;
+mod host;
+mod join;
 pub mod own;
 mod registry;
 mod requests;
 mod timing;
 pub mod value;
+mod workloads;
 
 use std::{
     collections::BTreeMap,
@@ -27,27 +32,40 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-use self::{exemplar::Exemplars, families::Family, registry::Store, value::HistogramSnapshot};
+use self::{exemplar::Exemplars, families::Family, registry::Store, value::HistogramSnapshot, workloads::Workloads};
 pub use self::{
+    join::JoinView,
     own::{InFlight, KernelStats, MapStats, Own, ProbeStats, ProcessStats},
     registry::OTHER,
     requests::RequestRecorder,
 };
 use crate::{
     config::{Buckets, MetricsConfig, Objective},
+    gpu::View,
+    host::Snapshot,
     kernel::clock::wall_time,
     time::KernelTime,
 };
 
 type Callback<T> = Box<dyn Fn() -> T + Send + Sync>;
 
+/// What is known of GPUs, and the name of the workload that a process belongs to.
+struct GpuCallbacks {
+    view: Callback<View>,
+    workload: Box<dyn Fn(u32) -> Option<Arc<str>> + Send + Sync>,
+}
+
 /// What recorder and scrapes share.
 struct Shared {
     store: Store,
+    workloads: Workloads,
     own: Own,
     objectives: Box<[Objective]>,
     live: OnceLock<Callback<Vec<InFlight>>>,
     kernel: OnceLock<Callback<KernelStats>>,
+    host: OnceLock<Callback<Snapshot>>,
+    join: OnceLock<Callback<JoinView>>,
+    gpus: OnceLock<GpuCallbacks>,
     clock: Callback<Duration>,
     wall: fn(KernelTime) -> SystemTime,
     /// Nanoseconds; 0: there was none.
@@ -65,6 +83,9 @@ impl Shared {
         let now = self.now();
         for entry in &view {
             self.store.touch(&entry.workload, now);
+            if let Some(identity) = &entry.identity {
+                self.workloads.touch(&identity.key, now);
+            }
         }
         Some(view)
     }
@@ -105,10 +126,14 @@ impl Metrics {
         let own = Own::new(&store);
         let shared = Arc::new(Shared {
             store,
+            workloads: Workloads::new(config.series_ttl),
             own,
             objectives: objectives.into(),
             live: OnceLock::new(),
             kernel: OnceLock::new(),
+            host: OnceLock::new(),
+            join: OnceLock::new(),
+            gpus: OnceLock::new(),
             clock,
             wall: wall_time,
             last_scrape: AtomicU64::new(0),
@@ -132,6 +157,30 @@ impl Metrics {
         let _first = self.shared.kernel.set(Box::new(stats));
     }
 
+    /// Where what was measured of workloads is read at each scrape. The first call holds.
+    pub fn set_host_view(&self, view: impl Fn() -> Snapshot + Send + Sync + 'static) {
+        let _first = self.shared.host.set(Box::new(view));
+    }
+
+    /// Notes that a workload lives: its series stay.
+    pub fn touch(&self, workload: &str) {
+        self.shared.store.touch(workload, self.shared.now());
+    }
+
+    /// Where GPUs are looked at at each scrape, and what names the workload of a process on one. The first call holds.
+    pub fn set_gpus(
+        &self,
+        view: impl Fn() -> View + Send + Sync + 'static,
+        workload: impl Fn(u32) -> Option<Arc<str>> + Send + Sync + 'static,
+    ) {
+        let _first = self.shared.gpus.set(GpuCallbacks { view: Box::new(view), workload: Box::new(workload) });
+    }
+
+    /// Where workloads and their GPUs are looked at at each scrape. The first call holds.
+    pub fn set_join(&self, view: impl Fn() -> JoinView + Send + Sync + 'static) {
+        let _first = self.shared.join.set(Box::new(view));
+    }
+
     /// A recorder of finished requests, for the thread that finishes them.
     #[must_use]
     pub fn recorder(&self) -> RequestRecorder {
@@ -146,7 +195,9 @@ impl Metrics {
 
     /// Lets series go whose workload was not used for the time to live. Gathering does this, too.
     pub fn sweep(&self) {
-        self.shared.store.sweep(self.shared.now());
+        let now = self.shared.now();
+        self.shared.store.sweep(now);
+        self.shared.workloads.sweep(now);
     }
 
     /// All samples, families sorted by name. Takes short locks only, none that recording a request needs in
@@ -217,11 +268,26 @@ impl Collector for Exposition {
         let shared = &self.shared;
         // Looked at first: what is in flight keeps its workload.
         let in_flight = shared.collect_in_flight();
-        shared.store.sweep(shared.now());
+        let now = shared.now();
+        shared.store.sweep(now);
+        shared.workloads.sweep(now);
         let kernel = shared.kernel.get().map(|stats| stats());
+        if let Some(kernel) = &kernel {
+            shared.own.take_over(kernel);
+        }
         let last = Some(shared.last_scrape.load(Relaxed)).filter(|last| *last > 0).map(Duration::from_nanos);
         let mut families = shared.store.collect();
         families.extend(in_flight);
+        if let Some(view) = shared.host.get() {
+            families.extend(host::collect(&view()));
+        }
+        families.push(shared.workloads.collect());
+        if let Some(gpus) = shared.gpus.get() {
+            families.extend(gpu::collect(&(gpus.view)(), &*gpus.workload));
+        }
+        if let Some(view) = shared.join.get() {
+            families.extend(join::collect(&view()));
+        }
         families.extend(own::collect(&shared.own, kernel.as_ref(), last));
         families
     }
@@ -265,6 +331,7 @@ pub fn document() -> String {
                 families::Type::Counter | families::Type::SecondsCounter => "counter".to_owned(),
                 families::Type::Gauge => "gauge".to_owned(),
                 families::Type::Histogram(set) => format!("histogram, `{}`", set.key()),
+                families::Type::KernelHistogram => "histogram, powers of two".to_owned(),
             };
             let labels: Vec<_> = family.labels().map(|label| format!("`{label}`")).collect();
             let _ = writeln!(text, "| `{}` | {kind} | {} | {} |", family.name, labels.join(", "), family.help);
@@ -277,6 +344,8 @@ pub fn document() -> String {
         let bounds: Vec<_> = set.bounds(&buckets).iter().map(ToString::to_string).collect();
         let _ = writeln!(text, "- `{}`: {}", set.key(), bounds.join(" "));
     }
+    let (first, last) = (host::bounds().next().unwrap_or_default(), host::bounds().last().unwrap_or_default());
+    let _ = writeln!(text, "- powers of two: from {first} to {last} s, each twice the one before; not configurable");
     text
 }
 

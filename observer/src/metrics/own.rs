@@ -6,12 +6,13 @@ use prometheus::proto::MetricFamily;
 
 use super::{
     families::{Family, own as family},
-    registry::{Store, counter_value, family_of, sample},
+    registry::{Families, Store, flag, number},
     value::{Counter, Gauge},
 };
 use crate::{
-    event::{Direction, OpaqueReason},
+    event::{Content, Direction, OpaqueReason},
     request::record::IncompleteReason,
+    workload::Identity,
 };
 
 /// A name that is known when this is built, or made at run time.
@@ -24,6 +25,8 @@ pub struct KernelStats {
     pub events: Vec<(Name, u64)>,
     /// Lost events since start, by source and reason.
     pub lost: Vec<(Name, Name, u64)>,
+    /// Bytes since start that became no events.
+    pub bytes: Vec<(Content, Direction, u64)>,
     /// Kernel maps.
     pub maps: Vec<MapStats>,
     /// Probes.
@@ -75,6 +78,8 @@ pub struct ProbeStats {
 pub struct InFlight {
     /// As in the metrics' label.
     pub workload: Arc<str>,
+    /// The workload itself, where it is known by more than its name.
+    pub identity: Option<Arc<Identity>>,
     /// As in the metrics' label: the port, or `unix`.
     pub server_port: String,
     /// Requests whose first byte arrived and that have not ended; 0 while connections are idle.
@@ -85,6 +90,7 @@ pub struct InFlight {
 pub struct Own {
     incomplete: [Arc<Counter>; IncompleteReason::ALL.len()],
     opaque: [Arc<Counter>; OpaqueReason::ALL.len()],
+    traffic: [[Arc<Counter>; 2]; Content::ALL.len()],
     stream_gap: [Arc<Counter>; 2],
     uncaptured: [Arc<Counter>; 2],
     unparsed: [Arc<Counter>; 2],
@@ -110,6 +116,9 @@ impl Own {
         Self {
             incomplete: IncompleteReason::ALL.map(|reason| store.counter(&family::INCOMPLETE, &[reason.as_str()])),
             opaque: OpaqueReason::ALL.map(|reason| store.counter(&family::OPAQUE, &[reason.as_str()])),
+            traffic: Content::ALL.map(|content| {
+                DIRECTIONS.map(|direction| store.counter(&family::TRAFFIC, &[content.as_str(), direction]))
+            }),
             stream_gap: directions(&family::STREAM_GAP),
             uncaptured: directions(&family::UNCAPTURED),
             unparsed: directions(&family::UNPARSED),
@@ -132,6 +141,19 @@ impl Own {
     #[must_use]
     pub fn opaque(&self, reason: OpaqueReason) -> &Counter {
         &self.opaque[reason as usize]
+    }
+
+    /// Bytes on candidate ports.
+    #[must_use]
+    pub fn traffic(&self, content: Content, direction: Direction) -> &Counter {
+        &self.traffic[content as usize][direction as usize]
+    }
+
+    /// Takes over what the kernel side counts.
+    pub(super) fn take_over(&self, kernel: &KernelStats) {
+        for (content, direction, bytes) in &kernel.bytes {
+            self.traffic(*content, *direction).set_total(*bytes);
+        }
     }
 
     /// Bytes that no event accounted for.
@@ -174,7 +196,7 @@ impl ProcessStats {
 
 /// Families that are computed when somebody asks.
 pub(super) fn collect(own: &Own, kernel: Option<&KernelStats>, last_scrape: Option<Duration>) -> Vec<MetricFamily> {
-    let mut families = Families(Vec::new());
+    let mut families = Families::default();
     families.add(&family::BUILD, &[env!("CARGO_PKG_VERSION")], 1.0);
     families.add(&family::CONNECTIONS, &[], number(own.connections.get()));
     if let Some(process) = ProcessStats::read() {
@@ -184,7 +206,7 @@ pub(super) fn collect(own: &Own, kernel: Option<&KernelStats>, last_scrape: Opti
     if let Some(time) = last_scrape {
         families.add(&family::SCRAPE, &[], time.as_secs_f64());
     }
-    let Some(kernel) = kernel else { return families.0 };
+    let Some(kernel) = kernel else { return families.all() };
     for (source, count) in &kernel.events {
         families.add(&family::EVENTS, &[source], number(*count));
     }
@@ -227,26 +249,5 @@ pub(super) fn collect(own: &Own, kernel: Option<&KernelStats>, last_scrape: Opti
     if let Some(available) = kernel.arrival_time_available {
         families.add(&family::ARRIVAL_TIME, &[], flag(available));
     }
-    families.0
-}
-
-fn number(value: u64) -> f64 {
-    // Not a family in nanoseconds: the plain conversion.
-    counter_value(&family::CONNECTIONS, value)
-}
-
-fn flag(value: bool) -> f64 {
-    if value { 1.0 } else { 0.0 }
-}
-
-struct Families(Vec<MetricFamily>);
-
-impl Families {
-    fn add(&mut self, family: &Family, labels: &[&str], value: f64) {
-        let metric = sample(family, labels, value);
-        match self.0.iter_mut().find(|known| known.name() == family.name) {
-            Some(known) => known.mut_metric().push(metric),
-            None => self.0.push(family_of(family, vec![metric])),
-        }
-    }
+    families.all()
 }

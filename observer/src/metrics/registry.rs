@@ -43,6 +43,11 @@ pub(super) struct Workload {
 const DEAD: u64 = u64::MAX;
 
 impl Workload {
+    /// One in use at `now`.
+    pub(super) fn new(now: Duration) -> Self {
+        Self { last_used: AtomicU64::new(milliseconds(now)) }
+    }
+
     /// Notes that it is in use at `now`. `false`: it is dead.
     #[must_use]
     pub(super) fn touch(&self, now: Duration) -> bool {
@@ -51,7 +56,12 @@ impl Workload {
         self.last_used.fetch_update(SeqCst, SeqCst, newer).is_ok()
     }
 
-    /// Declares it dead if it was last used before `deadline`.
+    /// Declares it dead if it was not used for `ttl`.
+    pub(super) fn expire(&self, now: Duration, ttl: Duration) -> bool {
+        now.checked_sub(ttl).is_some_and(|deadline| self.kill(milliseconds(deadline)))
+    }
+
+    /// Declares it dead if it was last used before `deadline`, in milliseconds.
     fn kill(&self, deadline: u64) -> bool {
         self.last_used.fetch_update(SeqCst, SeqCst, |last| (last < deadline).then_some(DEAD)).is_ok()
     }
@@ -118,7 +128,7 @@ impl Store {
                 let series = match family.kind {
                     Type::Counter | Type::SecondsCounter => Series::Counters(SeriesOf::default()),
                     Type::Histogram(set) => Series::Histograms(set.bounds(&config.buckets).into(), SeriesOf::default()),
-                    Type::Gauge => Series::None,
+                    Type::Gauge | Type::KernelHistogram => Series::None,
                 };
                 (family.name, Entry { family, names, series })
             })
@@ -172,7 +182,7 @@ impl Store {
     /// The live workload of this name; made if there is none.
     pub(super) fn workload(&self, name: &Arc<str>, now: Duration) -> Arc<Workload> {
         let mut workloads = lock(&self.workloads);
-        let new = || Arc::new(Workload { last_used: AtomicU64::new(milliseconds(now)) });
+        let new = || Arc::new(Workload::new(now));
         let workload = workloads.entry(Arc::clone(name)).or_insert_with(new);
         // One that was there may be about to expire. It is alive: the dead leave under this lock.
         let _alive = workload.touch(now);
@@ -341,10 +351,39 @@ pub(super) fn family_of(family: &Family, metrics: Vec<proto::Metric>) -> proto::
     result.set_field_type(match family.kind {
         Type::Counter | Type::SecondsCounter => proto::MetricType::COUNTER,
         Type::Gauge => proto::MetricType::GAUGE,
-        Type::Histogram(_) => proto::MetricType::HISTOGRAM,
+        Type::Histogram(_) | Type::KernelHistogram => proto::MetricType::HISTOGRAM,
     });
     result.set_metric(metrics);
     result
+}
+
+/// Families that are computed when somebody asks.
+#[derive(Default)]
+pub(super) struct Families(Vec<proto::MetricFamily>);
+
+impl Families {
+    /// One sample.
+    pub(super) fn add(&mut self, family: &Family, labels: &[&str], value: f64) {
+        let metric = sample(family, labels, value);
+        match self.0.iter_mut().find(|known| known.name() == family.name) {
+            Some(known) => known.mut_metric().push(metric),
+            None => self.0.push(family_of(family, vec![metric])),
+        }
+    }
+
+    /// All of them.
+    pub(super) fn all(self) -> Vec<proto::MetricFamily> {
+        self.0
+    }
+}
+
+pub(super) fn number(value: u64) -> f64 {
+    // Not a family in nanoseconds: the plain conversion.
+    counter_value(&families::own::CONNECTIONS, value)
+}
+
+pub(super) fn flag(value: bool) -> f64 {
+    if value { 1.0 } else { 0.0 }
 }
 
 fn label_pairs<'a, S: AsRef<str>>(names: impl Iterator<Item = &'a str>, values: &[S]) -> Vec<proto::LabelPair> {

@@ -8,10 +8,11 @@ use hashbrown::{Equivalent, HashMap};
 use super::{
     Shared,
     exemplar::Witness,
-    families::{COMMON, Family, requests as family},
+    families::{COMMON, Family, host, requests as family},
     registry::{OTHER, Workload},
     timing::{self, PHASES},
     value::{Counter, Histogram},
+    workloads::Used,
 };
 use crate::{
     config::{MAX_HEADER_LABELS, Objective, ObjectiveKind},
@@ -24,6 +25,7 @@ pub struct RequestRecorder {
     generation: u64,
     names: Names,
     groups: HashMap<Key, Group>,
+    workloads: Used,
     wrong_buckets: bool,
 }
 
@@ -118,7 +120,14 @@ fn admitted<'a>(
 impl RequestRecorder {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let generation = shared.store.generation();
-        Self { shared, generation, names: Names::default(), groups: HashMap::new(), wrong_buckets: false }
+        Self {
+            shared,
+            generation,
+            names: Names::default(),
+            groups: HashMap::new(),
+            workloads: Used::default(),
+            wrong_buckets: false,
+        }
     }
 
     /// Adds a finished request to all families that it belongs in.
@@ -136,6 +145,9 @@ impl RequestRecorder {
         self.shared.own.unsent_at_stamp.add(record.unsent_stamps);
 
         let shared = Arc::clone(&self.shared);
+        if let Some(identity) = &record.connection.identity {
+            self.workloads.used(&shared.workloads, identity, now);
+        }
         let names = &mut self.names;
         // A response model that says nothing new is dropped, before it could take up room.
         let response_model = record.response_model.as_ref().filter(|name| record.request_model.as_ref() != Some(*name));
@@ -185,6 +197,7 @@ struct Group {
     histograms: [Option<Arc<Histogram>>; HISTOGRAMS.len()],
     counters: [Option<Arc<Counter>>; COUNTERS.len()],
     phases: [Option<Arc<Histogram>>; PHASES.len()],
+    first_read: Option<Arc<Histogram>>,
     tokens: [Option<Arc<Counter>>; TOKEN_TYPES.len()],
     durations: HashMap<(Outcome, Option<u16>), Arc<Histogram>>,
     requests: HashMap<(Outcome, Option<u16>), Arc<Counter>>,
@@ -230,6 +243,7 @@ impl Group {
             histograms: Default::default(),
             counters: Default::default(),
             phases: Default::default(),
+            first_read: None,
             tokens: Default::default(),
             durations: HashMap::new(),
             requests: HashMap::new(),
@@ -240,6 +254,10 @@ impl Group {
 
     fn record(&mut self, shared: &Shared, names: &mut Names, record: &RequestRecord, wrong_buckets: &mut bool) {
         self.count(shared, names, record);
+        if let Some(time) = record.first_read {
+            let new = || shared.store.histogram(&host::TCP_FIRST_READ, &[&*record.connection.workload]);
+            self.first_read.get_or_insert_with(new).observe(time.as_secs_f64());
+        }
         if record.outcome == Outcome::Incomplete {
             return;
         }

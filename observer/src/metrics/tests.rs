@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     config::ObjectiveKind,
-    event::OpaqueReason,
+    event::{Content, Direction, OpaqueReason},
     export::openmetrics::{Format, encode},
     request::record::{IncompleteReason, Outcome, RequestRecord, Role},
 };
@@ -280,12 +280,18 @@ fn own_counters_are_there_from_the_start_and_named_right() {
     for (index, reason) in OpaqueReason::ALL.into_iter().enumerate() {
         own.opaque(reason).add(index as u64);
     }
-    own.unparsed_bytes(crate::event::Direction::Send).set_total(9);
+    for (index, content) in Content::ALL.into_iter().enumerate() {
+        own.traffic(content, Direction::Send).add(index as u64);
+    }
+    own.unparsed_bytes(Direction::Send).set_total(9);
     own.connections.set(4);
     let text = bench.text();
     for line in [
         r#"observer_opaque_connections_total{reason="tls"} 0"#,
         r#"observer_opaque_connections_total{reason="compressed"} 5"#,
+        r#"observer_traffic_bytes_total{content="plain",direction="send"} 0"#,
+        r#"observer_traffic_bytes_total{content="compressed",direction="send"} 8"#,
+        r#"observer_traffic_bytes_total{content="undecided",direction="send"} 10"#,
         r#"observer_unparsed_bytes_total{direction="send"} 9"#,
         r#"observer_unparsed_bytes_total{direction="receive"} 0"#,
         "observer_connections 4",
@@ -307,6 +313,7 @@ fn the_kernel_side_is_asked_at_the_scrape() {
     bench.metrics.set_kernel_stats(|| KernelStats {
         events: vec![("data".into(), 10), ("open".into(), 2)],
         lost: vec![("data".into(), "ring_full".into(), 1)],
+        bytes: vec![(Content::Tls, Direction::Send, 70), (Content::NotHttp, Direction::Receive, 8)],
         maps: vec![MapStats { name: "ports".into(), entries: Some(3), capacity: Some(64), insert_failures: None }],
         probes: vec![ProbeStats {
             name: "send".into(),
@@ -333,6 +340,9 @@ fn the_kernel_side_is_asked_at_the_scrape() {
         r#"observer_probe_run_seconds_total{probe="send"} 0.000003"#,
         "observer_ring_used_ratio 0.25",
         "observer_arrival_time_available 1",
+        r#"observer_traffic_bytes_total{content="tls",direction="send"} 70"#,
+        r#"observer_traffic_bytes_total{content="tls",direction="receive"} 0"#,
+        r#"observer_traffic_bytes_total{content="not_http",direction="receive"} 8"#,
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
@@ -344,8 +354,12 @@ fn in_flight_is_what_the_live_view_says_and_zero_on_idle_ports() {
     let mut bench = bench(&MetricsConfig::default(), &[]);
     bench.recorder.record(&request());
     bench.metrics.set_live_view(|| {
-        let entry =
-            |workload: &str, requests| InFlight { workload: workload.into(), server_port: "9".into(), requests };
+        let entry = |workload: &str, requests| InFlight {
+            workload: workload.into(),
+            identity: None,
+            server_port: "9".into(),
+            requests,
+        };
         vec![entry("a", 2), entry("a", 1), entry("idle", 0)]
     });
     let lines: Vec<_> = bench.lines().into_iter().filter(|line| line.contains("in_flight")).collect();
@@ -409,9 +423,9 @@ fn series_go_with_their_workload_and_return_from_zero() {
 fn what_is_in_flight_keeps_its_workload() {
     let mut bench = bench(&MetricsConfig::default(), &[]);
     bench.recorder.record(&request());
-    bench
-        .metrics
-        .set_live_view(|| vec![InFlight { workload: "vllm:8000".into(), server_port: "8000".into(), requests: 1 }]);
+    bench.metrics.set_live_view(|| {
+        vec![InFlight { workload: "vllm:8000".into(), identity: None, server_port: "8000".into(), requests: 1 }]
+    });
     for minute in 0..30 {
         bench.seconds.store(1000 + minute * 60, Relaxed);
         assert!(bench.text().contains("outcome=\"ok\""), "minute {minute}");
@@ -478,31 +492,5 @@ fn gaps_in_other_buckets_are_refused() {
     assert_eq!(bench.histograms().iter().find(|entry| entry.0.starts_with("inter_chunk")).unwrap().1, 0);
 }
 
-#[test]
-fn the_table_is_sound() {
-    let mut names = HashSet::new();
-    for family in families::all() {
-        assert!(names.insert(family.name), "{} is declared twice", family.name);
-        let counts = matches!(family.kind, families::Type::Counter | families::Type::SecondsCounter);
-        assert_eq!(family.name.ends_with("_total"), counts, "{}", family.name);
-        assert!(family.kind != families::Type::SecondsCounter || family.name.ends_with("_seconds_total"));
-        assert!(!family.help.contains(['|', '\n']) && !family.help.is_empty(), "{}", family.name);
-        let labels: BTreeSet<_> = family.labels().collect();
-        assert_eq!(labels.len(), family.labels().count(), "{}", family.name);
-        for label in labels {
-            assert!(crate::config::TAKEN.contains(&label), "a header's label could be named {label}, too");
-        }
-    }
-    let bench = bench(&MetricsConfig::default(), &[]);
-    let exposition = Exposition::new(Arc::clone(&bench.metrics.shared));
-    assert_eq!(exposition.desc().len(), names.len(), "every name and label is valid");
-    let twice = bench.metrics.registry.register(Box::new(exposition));
-    assert!(matches!(twice, Err(prometheus::Error::AlreadyReg)), "{twice:?}");
-}
-
-#[test]
-fn docs_of_metrics_are_current() {
-    crate::docs::assert_current("metrics.md", &document());
-}
-
 mod labels;
+mod table;

@@ -12,7 +12,12 @@ use std::{
     time::Duration,
 };
 
-use super::{names::ProcessNames, output::Output, ports::Ports};
+use super::{
+    host::Served,
+    names::ProcessNames,
+    output::{Output, Serving},
+    ports::Ports,
+};
 use crate::{
     event::{Connect, Event, Open},
     export::jsonl::RequestLog,
@@ -21,6 +26,7 @@ use crate::{
     recording::{RecordError, Recorder, Summary},
     request::tracker::{ConnectionNames, NameResolver, Tracker},
     time::KernelTime,
+    workload::{Identity, Places},
 };
 
 /// Records handled before anything else gets a turn.
@@ -31,6 +37,8 @@ const IDLE_PAUSE: Duration = Duration::from_millis(100);
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// See [`Backlog`].
 const BACKLOG_WINDOW: Duration = Duration::from_secs(15);
+/// Requests tell who serves them when they end. How often those are looked at that have not ended.
+const LOOK_AT_LONG_REQUESTS: Duration = Duration::from_secs(1);
 /// How long a question to this thread may take.
 const ANSWER_WITHIN: Duration = Duration::from_millis(250);
 
@@ -77,10 +85,12 @@ pub(super) struct Parts {
     pub(super) pause: Duration,
     /// Connections that processes of this host had before there were events of them.
     pub(super) clients: Vec<Connect>,
-    /// Whether process ids are the kernel's: those of `/proc` here.
-    pub(super) host_pids: bool,
+    /// Where processes of the host are found; `None`: nowhere.
+    pub(super) places: Option<Places>,
     /// Told of ports to leave alone.
     pub(super) ignore_port: Box<dyn Fn(u16) + Send>,
+    /// Told of workloads that serve requests to a language model.
+    pub(super) serves: Box<dyn Fn(Served) + Send>,
 }
 
 impl Drain {
@@ -174,8 +184,10 @@ impl Drain {
 
 fn run(mut parts: Parts, shared: &Shared, wake: &OwnedFd, questions: &mpsc::Receiver<Answer>) -> io::Result<()> {
     let waiter = parts.ring.waiter(wake.as_fd())?;
-    let mut names = ProcessNames::new(parts.host_pids);
+    let mut names = ProcessNames::new(parts.places.take());
     let mut output = Output::new(&parts.metrics, parts.request_log.take(), clock::now());
+    output.serving = Serving::new(parts.serves);
+    let mut looked = output.now;
     for connect in std::mem::take(&mut parts.clients) {
         let event = Event::Connect(connect);
         if let Some(recorder) = &mut parts.recording {
@@ -192,9 +204,13 @@ fn run(mut parts: Parts, shared: &Shared, wake: &OwnedFd, questions: &mpsc::Rece
         let stopping = shared.stop.load(Ordering::Acquire);
         parts.ring.take_ended(&mut ended);
         let recording = &mut parts.recording;
-        let drained = parts.ring.drain(BATCH, |event| match recording {
-            None => parts.tracker.event(event, &mut names, &mut output),
-            Some(recorder) => record(recorder, event, &mut parts.tracker, &mut names, &mut output),
+        let drained = parts.ring.drain(BATCH, |event| {
+            match recording {
+                None => parts.tracker.event(event, &mut names, &mut output),
+                Some(recorder) => record(recorder, event, &mut parts.tracker, &mut names, &mut output),
+            }
+            // At once: what this server is about to ask of its children is the next event.
+            output.asked.drain(..).for_each(|connection| names.serves(&connection));
         });
         if drained.events < BATCH {
             if let Some(recorder) = recording {
@@ -219,6 +235,10 @@ fn run(mut parts: Parts, shared: &Shared, wake: &OwnedFd, questions: &mpsc::Rece
         let in_use =
             |port: u16| tracker.in_flight().any(|(info, _)| info.server.is_some_and(|server| server.port() == port));
         output.ports.take_busy(in_use).into_iter().for_each(&parts.ignore_port);
+        if output.now.saturating_since(looked) > LOOK_AT_LONG_REQUESTS {
+            looked = output.now;
+            tracker.in_flight().for_each(|(info, _)| output.serving.seen(info, output.now));
+        }
         if drained.events == BATCH {
             continue;
         }
@@ -295,9 +315,19 @@ fn in_flight(tracker: &Tracker, ports: &Ports) -> Vec<InFlight> {
             continue;
         }
         let server_port = info.server_port();
-        match sums.iter_mut().find(|sum| sum.workload == info.workload && sum.server_port == server_port) {
+        let key = |identity: &Option<Arc<Identity>>| identity.as_ref().map(|identity| identity.key.clone());
+        let its = key(&info.identity);
+        let is_same = |sum: &&mut InFlight| {
+            sum.workload == info.workload && sum.server_port == server_port && key(&sum.identity) == its
+        };
+        match sums.iter_mut().find(is_same) {
             Some(sum) => sum.requests += count,
-            None => sums.push(InFlight { workload: info.workload.clone(), server_port, requests: count }),
+            None => sums.push(InFlight {
+                workload: info.workload.clone(),
+                identity: info.identity.clone(),
+                server_port,
+                requests: count,
+            }),
         }
     }
     sums

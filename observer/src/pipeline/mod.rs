@@ -1,18 +1,27 @@
 //! Composition root: threads, channels, reload, shutdown.
 //!
-//! One thread drains the ring and runs everything up to a finished request ([`drain`]); Tokio serves HTTP, signals and
-//! slow errands; one thread writes the request log.
+//! One thread drains the ring and runs everything up to a finished request ([`drain`]); one serves HTTP, one writes the
+//! request log, one asks GPUs, one enters network namespaces; Tokio's do the rest. All of them start after what only
+//! needs privileges once was done ([`begin`]), each with what it needs.
 
+mod begin;
 mod drain;
+mod gpus;
+mod host;
+mod http;
+mod join;
 mod names;
 mod output;
 mod ports;
 mod record;
 mod replay;
+mod signals;
+mod sockets;
 mod stats;
 
 use std::{
     io,
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -22,13 +31,17 @@ use std::{
 
 use tokio::{
     runtime,
-    signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
 };
 
 use self::{
+    begin::Begun,
     drain::{Drain, Parts},
+    gpus::GpuThread,
+    host::Host,
+    join::Joining,
     record::Recording,
+    signals::Signals,
 };
 pub use self::{
     record::RecordingOptions,
@@ -37,14 +50,19 @@ pub use self::{
 use crate::{
     config::{Config, ConfigError, Scope},
     export::{
-        http::{self, HttpError, HttpState},
-        jsonl::{Reopen, RequestLog, RequestLogError, WallClock},
-        sampler::Sampler,
+        http::{
+            Access, HttpError, HttpState, Work,
+            web::{self, WebError},
+        },
+        jsonl::{Reopen, RequestLog, RequestLogError},
+        sampler::{self, Sampler},
     },
-    kernel::{Kernel, KernelError, Options, capabilities, clock},
+    kernel::{Kernel, KernelError, capabilities},
     metrics::{InFlight, KernelStats, Metrics},
     recording::{RecordError, Recorder},
-    request::{hops::CLIENTS_MAX, labels::HeaderLabels, tracker::Tracker},
+    request::{hops::CLIENTS_MAX, tracker::Tracker},
+    sandbox::SandboxError,
+    workload::Places,
 };
 
 /// The drain thread is stuck if it did not come by for this long.
@@ -81,12 +99,21 @@ pub enum RunError {
     /// A file that a setting names.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Certificates, users or the token.
+    #[error(transparent)]
+    Web(#[from] WebError),
     /// The request log.
     #[error(transparent)]
     RequestLog(#[from] RequestLogError),
     /// The recording.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// What is not needed any more could not be given up.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// No GPU, where one is required.
+    #[error("no GPU can be observed, and gpu.mode is require ({0}): see `observer doctor`, or use --gpu auto")]
+    Gpu(String),
     /// A thread, or what it waits with.
     #[error("cannot {what}: {error}")]
     Io {
@@ -108,48 +135,42 @@ fn lock(kernel: &SharedKernel) -> MutexGuard<'_, Option<Kernel>> {
     kernel.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Observes until a signal, or until time is up.
-///
-/// # Errors
-/// What keeps it from observing; nothing is left attached then.
-pub fn run(options: RunOptions) -> Result<(), RunError> {
-    let runtime = runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("observer-http")
-        .enable_all()
-        .build()
-        .map_err(cannot("start the HTTP threads"))?;
-    let result = runtime.block_on(observe(options));
-    runtime.shutdown_timeout(LAST_ANSWERS);
-    result
+/// How observing ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// What kept it from observing, if something did; nothing is left attached.
+    pub result: Result<(), RunError>,
+    /// A thread is left behind in a call into the GPU driver, which nothing can end: the process must not wait for what
+    /// the driver's library does at an orderly exit.
+    pub stuck: bool,
 }
 
-async fn observe(options: RunOptions) -> Result<(), RunError> {
-    let RunOptions { config, run_for, reload, recording } = options;
-    // Before anything is attached: what fails early fails cheaply.
-    let listener = http::bind(config.listen).await?;
-    let address = listener.local_addr().unwrap_or(config.listen);
-    let metrics = Metrics::new(&config.metrics, &config.slo.objectives);
-    let labels = HeaderLabels::new(&config.metrics.header_labels, config.metrics.hash_key()?.as_deref());
-    let own = metrics.own();
-    let recording = recording.map(|options| Recording::open(options, &config)).transpose()?;
-    let wall_clock = recording.as_ref().map_or_else(|| -> WallClock { Box::new(clock::wall_time) }, Recording::clock);
-    let request_log = RequestLog::open(
-        &config.request_log,
-        wall_clock,
-        own.request_log_queue_full.clone(),
-        own.request_log_write_error.clone(),
-    )?;
-    let reopen = request_log.as_ref().map(RequestLog::reopener);
+/// Observes until a signal, or until time is up.
+#[must_use]
+pub fn run(mut options: RunOptions) -> Ended {
+    let stuck = Arc::new(AtomicBool::new(false));
+    let result = Begun::new(&mut options, &stuck).and_then(|begun| {
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("observer-work")
+            .enable_all()
+            .build()
+            .map_err(cannot("start the threads that do the work"))?;
+        let result = runtime.block_on(observe(options, begun));
+        runtime.shutdown_timeout(LAST_ANSWERS);
+        result
+    });
+    Ended { result, stuck: stuck.load(Ordering::Acquire) }
+}
 
-    let kernel_options = Options {
-        ring_bytes: config.kernel.ring_bytes,
-        wakeup_ratio: config.kernel.wakeup_ratio,
-        log: config.log.kernel,
-    };
-    let mut kernel = Kernel::attach(kernel_options, &config.scope)?;
+async fn observe(options: RunOptions, begun: Begun) -> Result<(), RunError> {
+    let RunOptions { config, run_for, reload, recording: _ } = options;
+    let Begun { address, metrics, labels, recording, history, request_log, mut kernel, gpus, http, web } = begun;
+    let scheme = web.scheme();
+    let reopen = request_log.as_ref().map(RequestLog::reopener);
+    tracing::info!("reads and writes of sockets are seen by {}", kernel.socket_hook().as_str());
     warn_of_surroundings(&config);
-    for report in kernel.reports().iter().filter(|report| !report.is_attached()) {
+    for report in kernel.reports().iter().filter(|report| !report.status.is_as_wanted()) {
         tracing::warn!(
             "probe {} is missing, so there is no {}: {:?}; `observer doctor` tells more",
             report.name,
@@ -157,7 +178,6 @@ async fn observe(options: RunOptions) -> Result<(), RunError> {
             report.status
         );
     }
-    release_memory();
     let ring = kernel.take_ring()?.ok_or(KernelError::Map { map: "EVENTS", reason: "it was taken before".into() })?;
     let kernel_log = kernel.take_log();
     let host_pids = capabilities::in_host_pid_namespace();
@@ -169,6 +189,8 @@ async fn observe(options: RunOptions) -> Result<(), RunError> {
     let full = recorder.as_ref().map(Recorder::over);
     let (recorded, became) = std::sync::mpsc::sync_channel(1);
     let (busy_ports, mut ports_to_ignore) = mpsc::unbounded_channel();
+    let places = Places::find(host_root(&config));
+    let (servers, served) = mpsc::unbounded_channel();
     let drain = Arc::new(
         Drain::start(Parts {
             ring,
@@ -183,31 +205,48 @@ async fn observe(options: RunOptions) -> Result<(), RunError> {
             recorded,
             pause: Duration::from_millis(config.kernel.drain_interval_ms),
             clients,
-            host_pids,
+            places: places.clone(),
             ignore_port: Box::new(move |port| {
                 // Without a receiver the end has come.
                 let _ended = busy_ports.send(port);
+            }),
+            serves: Box::new(move |served| {
+                let _ended = servers.send(served);
             }),
         })
         .map_err(cannot("start the drain thread"))?,
     );
     connect_metrics(&metrics, &kernel, &drain, config.kernel.ring_bytes);
+    let host = Arc::new(Host::new(kernel.clone(), metrics.clone(), places, config.metrics.series_ttl));
+    metrics.set_host_view({
+        let host = host.clone();
+        move || host.snapshot()
+    });
+    if let Some(gpus) = &gpus {
+        let processes = config.gpu.processes;
+        let joining = Arc::new(Joining::new(gpus.gpus(), host.clone(), metrics.clone(), history, processes));
+        gpus.connect(&metrics, &joining);
+        tokio::spawn(join::follow(joining, config.gpu.interval));
+    }
+    tokio::spawn(host::follow(host, served));
 
+    // Before anybody is told that it is ready.
+    let signals = Signals::catch()?;
     let (end, ended) = watch::channel(false);
     let attached = Arc::new(AtomicBool::new(true));
+    let sampler = Arc::new(Sampler::new(metrics.clone(), &config.metrics, config.scope.describe()));
+    tokio::spawn(sampler::follow(sampler.clone()));
     let state = Arc::new(HttpState {
-        sampler: Arc::new(Sampler::new(metrics.clone(), &config.metrics, config.scope.describe())),
+        sampler,
         metrics,
         ready: ready(&attached, &drain),
         scope: config.scope.describe(),
+        gpus: gpus.as_ref().map(GpuThread::gpus),
+        work: Work::start(),
     });
-    let server = tokio::spawn(http::serve(listener, state, {
-        let mut ended = ended.clone();
-        async move {
-            // An error means that the sender is gone: the end as well.
-            drop(ended.wait_for(|ended| *ended).await);
-        }
-    }));
+    let access = Arc::new(Access::new(web));
+    tokio::spawn(web::follow(config.web.clone(), access.clone()));
+    let mut server = http.serve(state, access, ended);
     tokio::spawn({
         let kernel = kernel.clone();
         async move {
@@ -225,25 +264,30 @@ async fn observe(options: RunOptions) -> Result<(), RunError> {
             }
         });
     }
-    tracing::info!("observing {}; metrics at http://{address}/metrics", config.scope.describe());
+    tracing::info!("observing {}; metrics at {scheme}://{address}/metrics", config.scope.describe());
 
     let running =
         Arc::new(Running { reload, started: config, scope: Mutex::default(), kernel: kernel.clone(), reopen });
     *running.scope() = running.started.scope.clone();
     tokio::spawn(follow_cgroups(running.clone()));
-    let result = until_end(run_for, &drain, full, server, || {
+    let result = until_end(signals, run_for, &drain, full, &mut server, || {
         let running = running.clone();
         // It may look at every process of the host.
         drop(tokio::task::spawn_blocking(move || running.apply()));
     })
     .await;
 
+    if let Some(gpus) = &gpus {
+        gpus.begin_stop();
+    }
     // Detached first: from here on no call on this host is any slower.
     attached.store(false, Ordering::Relaxed);
     drop(lock(&kernel).take());
     end.send_replace(true);
     let drained = drain.stop().map_err(cannot("drain the ring"));
     tracing::info!("stopped: every probe is detached");
+    // Who asked last may have to do without: the observer ends.
+    let _answered = tokio::time::timeout(LAST_ANSWERS, server).await;
     let recorded = recording.map_or(Ok(()), |recording| recording.tell(&became));
     result.and(drained).and(recorded)
 }
@@ -259,16 +303,13 @@ fn release_memory() {
 
 /// Waits for a signal, the end of the time, a recording that is `full`, or a failure.
 async fn until_end(
+    mut signals: Signals,
     run_for: Option<Duration>,
     drain: &Drain,
     full: Option<Arc<AtomicBool>>,
-    mut server: tokio::task::JoinHandle<Result<(), HttpError>>,
+    server: &mut oneshot::Receiver<Result<(), HttpError>>,
     mut reload: impl FnMut(),
 ) -> Result<(), RunError> {
-    let handler = |kind| signal(kind).map_err(cannot("handle signals"));
-    let mut interrupt = handler(SignalKind::interrupt())?;
-    let mut terminate = handler(SignalKind::terminate())?;
-    let mut hangup = handler(SignalKind::hangup())?;
     let time_is_up = async {
         match run_for {
             Some(time) => tokio::time::sleep(time).await,
@@ -279,12 +320,12 @@ async fn until_end(
     let mut look = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
-            _ = interrupt.recv() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
+            _ = signals.interrupt.recv() => return Ok(()),
+            _ = signals.terminate.recv() => return Ok(()),
             () = &mut time_is_up => return Ok(()),
-            _ = hangup.recv() => reload(),
-            served = &mut server => {
-                return served.unwrap_or_else(|error| Err(HttpError::Serve(io::Error::other(error)))).map_err(Into::into);
+            _ = signals.hangup.recv() => reload(),
+            served = &mut *server => {
+                return served.unwrap_or_else(|_| Err(HttpError::Serve(io::Error::other("its thread ended")))).map_err(Into::into);
             }
             _ = look.tick() => {
                 if full.as_ref().is_some_and(|full| full.load(Ordering::Relaxed)) {
@@ -428,9 +469,13 @@ async fn follow_cgroups(running: Arc<Running>) {
     }
 }
 
+fn host_root(config: &Config) -> &Path {
+    config.host.root.as_deref().unwrap_or(Path::new(""))
+}
+
 /// What `observer doctor` would warn of, where it makes numbers or names less than they seem.
 fn warn_of_surroundings(config: &Config) {
-    if !capabilities::in_host_pid_namespace() {
+    if Places::find(host_root(config)).is_none() {
         tracing::warn!(
             "not in the host's PID namespace: servers are named by their threads, and --pids means nothing; \
              `observer doctor` tells more"

@@ -1,73 +1,78 @@
 //! Names of the servers behind connections.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::{
     event::Open,
-    request::tracker::{ConnectionNames, NameResolver},
-    time::KernelTime,
+    request::{
+        record::ConnectionInfo,
+        tracker::{ConnectionNames, NameResolver},
+    },
+    workload::{Key, Places, Resolver},
 };
 
-/// A process keeps its name for this long without another look: a program can replace itself.
-const FRESH: Duration = Duration::from_secs(10);
-/// Processes remembered.
-const PROCESSES: usize = 4096;
+/// Names and workloads remembered.
+const MOST: usize = 4096;
 
-/// Names by `/proc`: the program's name of the process, not of the thread that made the call.
+/// Names by what processes belong to; where that cannot be seen, by what the event says.
 #[derive(Debug, Default)]
 pub(super) struct ProcessNames {
-    /// Process ids are those of `/proc` here; else a number there is another process.
-    host_pids: bool,
-    programs: HashMap<u32, (KernelTime, Arc<str>)>,
-    workloads: HashMap<(Arc<str>, Option<u16>), Arc<str>>,
+    /// `None`: there is no `/proc` of the host here. A number in another is another process.
+    resolver: Option<Resolver>,
+    by_event: HashMap<(Arc<str>, Option<u16>), Arc<str>>,
+    serving: HashSet<Key>,
 }
 
 impl ProcessNames {
-    /// `host_pids`: whether this process is in the host's PID namespace.
-    pub(super) fn new(host_pids: bool) -> Self {
-        Self { host_pids, ..Self::default() }
+    /// `places`: where processes of the host are found.
+    pub(super) fn new(places: Option<Places>) -> Self {
+        Self { resolver: places.map(Resolver::new), ..Self::default() }
     }
 
-    fn program(&mut self, open: &Open) -> Arc<str> {
-        if !self.host_pids {
-            return open.comm.as_str().into();
+    /// A server read a request to a language model on this connection.
+    pub(super) fn serves(&mut self, connection: &ConnectionInfo) {
+        let Some(resolver) = &mut self.resolver else { return };
+        resolver.serves(connection.pid);
+        let Some(identity) = &connection.identity else { return };
+        if self.serving.contains(&identity.key) {
+            return;
         }
-        if let Some((seen, name)) = self.programs.get(&open.pid)
-            && open.time.saturating_since(*seen) < FRESH
-        {
-            return name.clone();
+        if self.serving.len() >= MOST {
+            self.serving.clear();
         }
-        let name: Arc<str> = fs::read_to_string(format!("/proc/{}/comm", open.pid))
-            .map_or_else(|_| open.comm.as_str().into(), |name| name.trim_end().into());
-        if self.programs.len() >= PROCESSES {
-            self.programs.clear();
-        }
-        self.programs.insert(open.pid, (open.time, name.clone()));
-        name
+        self.serving.insert(identity.key.clone());
+        tracing::debug!("workload {} serves requests to language models: {}", identity.name, identity.key);
     }
 }
 
 impl NameResolver for ProcessNames {
     fn names(&mut self, open: &Open) -> ConnectionNames {
-        let comm = self.program(open);
         let port = open.server.map(|address| address.port());
-        if self.workloads.len() >= PROCESSES {
-            self.workloads.clear();
+        if let Some(resolver) = &mut self.resolver
+            && let Some((identity, comm)) = resolver.resolve(open.pid, port, open.time)
+        {
+            return ConnectionNames { comm, workload: identity.name.clone(), identity: Some(identity) };
         }
-        let workload = self.workloads.entry((comm.clone(), port)).or_insert_with(|| match port {
+        let comm: Arc<str> = open.comm.as_str().into();
+        if self.by_event.len() >= MOST {
+            self.by_event.clear();
+        }
+        let workload = self.by_event.entry((comm.clone(), port)).or_insert_with(|| match port {
             Some(port) => format!("{comm}:{port}").into(),
             None => format!("{comm}:unix").into(),
         });
-        ConnectionNames { workload: workload.clone(), comm }
+        ConnectionNames { workload: workload.clone(), comm, identity: None }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::Path};
+
     use super::*;
-    use crate::event::Cookie;
+    use crate::{event::Cookie, time::KernelTime};
 
     #[test]
     fn the_process_is_named_and_not_the_thread() {
@@ -86,13 +91,18 @@ mod tests {
             mid_request: false,
             opaque: None,
         };
+        let of_host = || ProcessNames::new(Some(Places::new(Path::new("/proc"), Path::new("/"))));
         let own = fs::read_to_string("/proc/self/comm").expect("mounted").trim_end().to_owned();
-        let names = ProcessNames::new(true).names(&open);
+        let names = of_host().names(&open);
         assert_eq!(*names.comm, *own);
-        assert_eq!(*names.workload, format!("{own}:8000"));
-        assert_eq!(&*ProcessNames::new(false).names(&open).comm, "some-thread");
+        let identity = names.identity.expect("it runs");
+        assert_eq!(identity.name, names.workload);
+        if matches!(identity.key, Key::Tree { .. }) {
+            assert!(names.workload.starts_with(&format!("{own}:")), "{}", names.workload);
+        }
+        assert_eq!(&*ProcessNames::new(None).names(&open).comm, "some-thread");
         // A process that is gone has only the name that the event carries.
         let gone = Open { pid: u32::MAX, server: None, ..open };
-        assert_eq!(&*ProcessNames::new(true).names(&gone).workload, "some-thread:unix");
+        assert_eq!(&*of_host().names(&gone).workload, "some-thread:unix");
     }
 }

@@ -1,11 +1,11 @@
 //! Where finished requests and everything countable go, whatever the events came from.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use super::ports::Ports;
+use super::{host::Served, ports::Ports};
 use crate::{
     config::Config,
-    event::{Direction, OpaqueReason},
+    event::{Content, Direction, OpaqueReason},
     export::jsonl::RequestLog,
     metrics::{Metrics, RequestRecorder},
     request::{
@@ -14,6 +14,7 @@ use crate::{
         tracker::{Sink, TrackerConfig},
     },
     time::KernelTime,
+    workload::Key,
 };
 
 /// The tracker's settings. `chunk_times`: somebody wants to see the time of each token event.
@@ -33,20 +34,69 @@ pub(super) struct Output {
     pub(super) request_log: Option<RequestLog>,
     pub(super) ports: Ports,
     pub(super) now: KernelTime,
+    /// Connections on which a request to a language model was read since somebody looked here last.
+    pub(super) asked: Vec<Arc<ConnectionInfo>>,
+    pub(super) serving: Serving,
+}
+
+/// Tells of workloads that serve requests to a language model.
+#[derive(Default)]
+pub(super) struct Serving {
+    tell: Option<Box<dyn Fn(Served) + Send>>,
+    told: HashSet<(Key, Option<u16>)>,
+    since: KernelTime,
+}
+
+/// What was told is told again after this time: whoever was told may have forgotten a workload that was idle.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+
+impl Serving {
+    pub(super) fn new(tell: Box<dyn Fn(Served) + Send>) -> Self {
+        Self { tell: Some(tell), ..Self::default() }
+    }
+
+    pub(super) fn seen(&mut self, connection: &ConnectionInfo, now: KernelTime) {
+        let Some(tell) = &self.tell else { return };
+        if now.saturating_since(self.since) > TELL_AGAIN {
+            self.told.clear();
+            self.since = now;
+        }
+        // Of one that is known by its name alone nobody could say which processes it has.
+        let Some(identity) = &connection.identity else { return };
+        let port = connection.server.map(|server| server.port());
+        let key = (identity.key.clone(), port);
+        if !self.told.contains(&key) {
+            self.told.insert(key);
+            tell(Served { identity: identity.clone(), pid: connection.pid, port });
+        }
+    }
 }
 
 impl Output {
     pub(super) fn new(metrics: &Arc<Metrics>, request_log: Option<RequestLog>, now: KernelTime) -> Self {
         let (recorder, metrics) = (metrics.recorder(), metrics.clone());
-        Self { recorder, metrics, request_log, ports: Ports::default(), now }
+        Self {
+            recorder,
+            metrics,
+            request_log,
+            ports: Ports::default(),
+            now,
+            asked: Vec::new(),
+            serving: Serving::default(),
+        }
     }
 }
 
 impl Sink for Output {
+    fn asked(&mut self, connection: &Arc<ConnectionInfo>) {
+        self.asked.push(Arc::clone(connection));
+    }
+
     fn request(&mut self, record: RequestRecord) {
         if let Some(server) = record.connection.server {
             self.ports.llm(server.port());
         }
+        self.serving.seen(&record.connection, self.now);
         self.recorder.record(&record);
         if let Some(log) = &self.request_log {
             log.write(record);
@@ -62,6 +112,10 @@ impl Sink for Output {
 
     fn opaque(&mut self, _connection: &ConnectionInfo, reason: OpaqueReason) {
         self.metrics.own().opaque(reason).add(1);
+    }
+
+    fn bytes(&mut self, content: Content, direction: Direction, bytes: u64) {
+        self.metrics.own().traffic(content, direction).add(bytes);
     }
 
     fn joined_mid_request(&mut self, _connection: &ConnectionInfo) {

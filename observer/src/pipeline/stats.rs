@@ -4,7 +4,7 @@ use observer_common::loss::Counter;
 
 use super::drain::Drain;
 use crate::{
-    kernel::Kernel,
+    kernel::{Kernel, probes::Status},
     metrics::{KernelStats, MapStats, ProbeStats},
     request::hops::CLIENTS_MAX,
 };
@@ -23,7 +23,12 @@ fn place(counter: Counter) -> Option<(&'static str, Option<&'static str>)> {
         Counter::PayloadFault => ("data", Some("payload_fault")),
         Counter::StateStorage => ("open", Some("out_of_memory")),
         Counter::ClientStorage => ("connect", Some("out_of_memory")),
+        Counter::BlockEnd => ("block_complete", Some("unseen")),
+        Counter::ThreadStorage => ("thread", Some("out_of_memory")),
         Counter::ScopePidInsert
+        | Counter::MemberInsert
+        | Counter::BlockRequestInsert
+        | Counter::BlockTargetInsert
         | Counter::Wakeup
         | Counter::NoPayload
         | Counter::NotHttp
@@ -39,13 +44,16 @@ pub(super) fn collect(kernel: &Kernel, drain: &Drain, ring_bytes: u32) -> Kernel
         tracing::warn!("{error}");
         Vec::new()
     });
-    let mut pid_failures = 0;
+    let (mut pid_failures, mut member_failures, mut block_requests, mut block_targets) = (0, 0, 0, 0);
     for (counter, value) in counters {
         match place(counter) {
             Some((source, None)) => stats.events.push((source.into(), value)),
             Some((source, Some(reason))) => stats.lost.push((source.into(), reason.into(), value)),
             None => match counter {
                 Counter::ScopePidInsert => pid_failures = value,
+                Counter::MemberInsert => member_failures = value,
+                Counter::BlockRequestInsert => block_requests = value,
+                Counter::BlockTargetInsert => block_targets = value,
                 Counter::Wakeup => stats.ring_wakeups = Some(value),
                 Counter::NotHttp => stats.left_alone = Some(value),
                 Counter::Unstamped => stats.unstamped = Some(value),
@@ -54,9 +62,13 @@ pub(super) fn collect(kernel: &Kernel, drain: &Drain, ring_bytes: u32) -> Kernel
             },
         }
     }
+    stats.bytes = kernel.bytes().unwrap_or_else(|error| {
+        tracing::warn!("{error}");
+        Vec::new()
+    });
     stats.lost.push(("ring".into(), "malformed".into(), drain.malformed()));
     let costs = kernel.costs();
-    for report in kernel.reports() {
+    for report in kernel.reports().iter().filter(|report| !matches!(report.status, Status::Off(_))) {
         let cost = costs.iter().find(|(name, _)| *name == report.name).map(|(_, cost)| *cost).unwrap_or_default();
         // Without `kernel.bpf_stats_enabled` the kernel counts nothing: then there is nothing to tell.
         let counted = cost.runs > 0;
@@ -74,7 +86,13 @@ pub(super) fn collect(kernel: &Kernel, drain: &Drain, ring_bytes: u32) -> Kernel
             name: name.into(),
             entries: Some(entries),
             capacity: Some(capacity),
-            insert_failures: (name == "pids").then_some(pid_failures),
+            insert_failures: match name {
+                "pids" => Some(pid_failures),
+                "members" => Some(member_failures),
+                "block_requests" => Some(block_requests),
+                "block_targets" => Some(block_targets),
+                _ => None,
+            },
         });
     }
     stats.maps.push(MapStats {
@@ -84,7 +102,6 @@ pub(super) fn collect(kernel: &Kernel, drain: &Drain, ring_bytes: u32) -> Kernel
         insert_failures: Some(drain.clients_given_up()),
     });
     stats.ring_used_ratio = Some((drain.backlog() as f64 / f64::from(ring_bytes)).min(1.0));
-    let attached = |name| kernel.reports().iter().any(|report| report.name == name && report.is_attached());
-    stats.arrival_time_available = Some(attached("data_ready") && attached("socket_state"));
+    stats.arrival_time_available = Some(kernel.sees_arrivals());
     stats
 }

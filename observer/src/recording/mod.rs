@@ -39,7 +39,7 @@ pub struct Names {
 
 impl From<ConnectionNames> for Names {
     fn from(names: ConnectionNames) -> Self {
-        let ConnectionNames { comm, workload } = names;
+        let ConnectionNames { comm, workload, .. } = names;
         Self { comm, workload }
     }
 }
@@ -47,7 +47,7 @@ impl From<ConnectionNames> for Names {
 impl From<Names> for ConnectionNames {
     fn from(names: Names) -> Self {
         let Names { comm, workload } = names;
-        Self { comm, workload }
+        Self { comm, workload, identity: None }
     }
 }
 

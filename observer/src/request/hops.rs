@@ -215,6 +215,7 @@ mod tests {
             pid,
             comm: "server".into(),
             workload: "server:8000".into(),
+            identity: None,
         }
     }
 

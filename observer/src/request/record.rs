@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 pub use crate::llm::operation::{Operation, Usage};
-use crate::{event::Cookie, time::KernelTime};
+use crate::{event::Cookie, time::KernelTime, workload::Identity};
 
 /// What is known of a connection from its first sight on; shared by its requests.
 #[derive(Clone, Debug)]
@@ -19,8 +19,10 @@ pub struct ConnectionInfo {
     pub pid: u32,
     /// The server's program name.
     pub comm: Arc<str>,
-    /// The workload that it belongs to, a stable name: `program:port`, or `program:unix`.
+    /// Name of the workload that it belongs to: see `docs/workloads.md`.
     pub workload: Arc<str>,
+    /// That workload; `None`: no more is known of it than its name.
+    pub identity: Option<Arc<Identity>>,
 }
 
 impl ConnectionInfo {
@@ -232,6 +234,9 @@ pub struct RequestRecord {
     pub write_blocked: Duration,
     /// The client's FIN or reset to the server's last write of this request, for cancelled ones.
     pub cancelled_work: Option<Duration>,
+    /// Time from the connection's establishment to the server's first read of it: in the first record of a connection whose
+    /// establishment was seen.
+    pub first_read: Option<Duration>,
     /// `x-request-id` of the request, at most 128 bytes, printable.
     pub request_id: Option<Box<str>>,
     /// Trace id of the request's `traceparent`: 32 hex digits.

@@ -207,8 +207,9 @@ impl Stream<'_> {
             }
             let no_token = self.before.is_no_token() || self.scratch.facts.is_no_token();
             if token.is_none() && !last && !(same_call && no_token) {
-                // Its text may be in the hole.
+                // Its text may be in the hole, or that it is an error.
                 self.exchange.hides_something();
+                self.exchange.hides_end();
                 if alone || !same_call {
                     self.exchange.may_hold_tokens(self.write);
                 }

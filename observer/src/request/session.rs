@@ -17,7 +17,7 @@ use crate::{
         arrivals,
         stream::{Chunk, Segment, Stream},
     },
-    event::{Arrivals, Data, Direction, Open, State, StateChange},
+    event::{Arrivals, Content, Data, Direction, Open, State, StateChange},
     llm::{RequestFacts, json::Scanner},
     protocol::{
         Loss,
@@ -64,6 +64,8 @@ pub(super) struct Session {
     /// It is in the tracker's list of those that wait.
     pub(super) listed: bool,
     late: bool,
+    /// From establishment to the first read, until a record tells of it.
+    first_read: Option<Duration>,
     receive: Stream,
     send: Stream,
     arrivals: arrivals::Arrivals,
@@ -84,8 +86,15 @@ pub(super) struct Session {
     pipelines: bool,
     /// Which response answers which request cannot be told any more.
     ambiguous: bool,
-    opaque: bool,
+    /// What follows cannot be read.
+    opaque: Option<Content>,
+    /// It was said that content is compressed.
     compressed: bool,
+    /// The body that is being read is of a request to a language model, and compressed; that of the response.
+    coded_request: bool,
+    coded_response: bool,
+    /// Bytes of the segment in delivery that are not plain.
+    apart: u64,
     begun: Begun,
     /// The body of the last request is being read.
     reading: bool,
@@ -121,6 +130,11 @@ impl Session {
             info,
             listed: false,
             late: open.late,
+            // What is joined late was read before.
+            first_read: open
+                .established
+                .filter(|_| !open.late)
+                .map(|established| open.time.saturating_since(established)),
             receive: stream(open.receive_sequence),
             send: stream(open.send_sequence),
             arrivals: arrivals::Arrivals::default(),
@@ -134,8 +148,11 @@ impl Session {
             seen_response: open.send_sequence.is_some() && !open.mid_request,
             pipelines: false,
             ambiguous: false,
-            opaque: false,
+            opaque: None,
             compressed: false,
+            coded_request: false,
+            coded_response: false,
+            apart: 0,
             begun: Begun::default(),
             reading: false,
             request_json: Scanner::default(),
@@ -245,15 +262,47 @@ impl Session {
     }
 
     fn deliver_receive(&mut self, segment: &mut Segment<'_>, context: &mut Context<'_, impl Sink>) {
+        let left = segment.len();
         self.read(segment, context);
+        self.count_plain(Direction::Receive, left - segment.len(), context);
         self.receive.delivered(segment);
         self.arrivals.forget_before(segment.position);
     }
 
     fn deliver_send(&mut self, segment: &mut Segment<'_>, context: &mut Context<'_, impl Sink>) {
+        let left = segment.len();
         self.write(segment, context);
+        self.count_plain(Direction::Send, left - segment.len(), context);
         self.attempt = (!segment.lost).then_some(segment.time);
         self.send.delivered(segment);
+    }
+
+    /// Passes over a segment of a connection that cannot be read any more.
+    fn pass(
+        &mut self,
+        content: Content,
+        direction: Direction,
+        segment: &mut Segment<'_>,
+        context: &mut Context<'_, impl Sink>,
+    ) {
+        self.count(content, direction, segment.len(), context);
+        segment.advance(u64::MAX);
+    }
+
+    /// Counts bytes that are not plain.
+    fn count(&mut self, content: Content, direction: Direction, bytes: u64, context: &mut Context<'_, impl Sink>) {
+        if bytes > 0 {
+            self.apart += bytes;
+            context.sink.bytes(content, direction, bytes);
+        }
+    }
+
+    /// Counts the rest of `delivered` bytes.
+    fn count_plain(&mut self, direction: Direction, delivered: u64, context: &mut Context<'_, impl Sink>) {
+        let plain = delivered.saturating_sub(std::mem::take(&mut self.apart));
+        if plain > 0 {
+            context.sink.bytes(Content::Plain, direction, plain);
+        }
     }
 
     /// Delivers what is next in order, requests first.
@@ -267,10 +316,10 @@ impl Session {
         }
     }
 
-    /// Whether the held write that is next begins a response whose request was not seen yet.
+    /// Whether the held write that is next begins a response whose request was not seen yet, or not to its end.
     fn must_wait(&self) -> bool {
-        let begins = !self.opaque && !self.send_lost && self.responses.at_boundary();
-        begins && self.send.ready().is_some_and(|time| !self.is_expected(time))
+        let begins = self.opaque.is_none() && !self.send_lost && self.responses.at_boundary();
+        begins && self.send.ready().is_some_and(|time| !self.is_expected(time) || self.is_early())
     }
 
     /// Whether a response may begin at `time`: never before its request was read.
@@ -279,13 +328,24 @@ impl Session {
         next.is_some_and(|exchange| exchange.timeline.read <= Some(time))
     }
 
+    /// Whether the response that comes next is to a request that is still being read. That is seldom so: more likely the
+    /// read of its end is told of late, and with it what the request is.
+    fn is_early(&self) -> bool {
+        let mut waiting = self.exchanges.iter().filter(|exchange| !exchange.response_lost);
+        self.reading && waiting.next().is_some_and(|next| !next.answered_early) && waiting.next().is_none()
+    }
+
     /// Stops waiting for what is missing first, on each stream that waits.
     fn give_up(&mut self, context: &mut Context<'_, impl Sink>) {
         if let Some(mut gap) = self.receive.give_up() {
             self.deliver_receive(&mut gap, context);
         }
         self.pump(context);
-        if self.must_wait() {
+        if self.must_wait() && self.send.ready().is_some_and(|time| self.is_expected(time)) {
+            if let Some(next) = self.exchanges.iter_mut().find(|exchange| !exchange.response_lost) {
+                next.answered_early = true;
+            }
+        } else if self.must_wait() {
             // A response to a request that was never seen.
             if self.late && !self.seen_request && !self.joined {
                 self.joined = true;
@@ -385,7 +445,7 @@ impl Session {
                 context.sink.other_request(&self.info);
             }
         } else if let Some(record) = exchange.finish(ending, self.previous_end, &self.info) {
-            context.sink.request(RequestRecord { role, ..record });
+            context.sink.request(RequestRecord { role, first_read: self.first_read.take(), ..record });
         }
         if let Ending::Complete(time) = ending {
             self.previous_end = Some(PreviousEnd { time, lost });

@@ -2,8 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::record::{
-    ConnectionInfo, Gaps, HeaderLabel, IncompleteReason, Operation, Outcome, RequestRecord, Role, Timeline, Usage,
+use super::{
+    hidden::{Before, Content, Hidden},
+    record::{
+        ConnectionInfo, Gaps, HeaderLabel, IncompleteReason, Operation, Outcome, RequestRecord, Role, Timeline, Usage,
+    },
 };
 use crate::{
     llm::{FINISH_REASONS, Facts, Finish, parts::Parts, route::Route},
@@ -40,46 +43,6 @@ pub(super) enum Ending {
     Unknown(IncompleteReason),
 }
 
-/// What bytes that were not captured of a stream may have held. They were handed over by a call that was seen, so
-/// that only what they were is not known, and not when they came.
-#[derive(Clone, Copy, Debug, Default)]
-struct Hidden {
-    /// The latest call that may have handed over a token event, and did not for certain.
-    token: Option<u64>,
-    /// An error.
-    error: bool,
-    /// The mark that the stream is complete.
-    done: bool,
-    /// Newer token counts.
-    usage: bool,
-    /// How far generation came, since this call.
-    progress: Option<u64>,
-    /// The first event that is not reasoning.
-    content: Content,
-    /// What was known before the latest hole, while it may turn out to hide nothing but the inside of one event.
-    before: Option<Before>,
-}
-
-/// What was known before a hole.
-#[derive(Clone, Copy, Debug)]
-struct Before {
-    counts_tokens: bool,
-    token: Option<u64>,
-    error: bool,
-    done: bool,
-    content: Content,
-}
-
-/// Whether the first token event that is not reasoning can be told.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum Content {
-    #[default]
-    Known,
-    /// If this call hands one over for certain.
-    In(u64),
-    Unknown,
-}
-
 /// When the response before a request ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PreviousEnd {
@@ -110,6 +73,8 @@ pub(super) struct Exchange {
     /// Which of the requests under way it is, to `Hops`.
     pub(super) flight: u64,
     pub(super) method: Method,
+    /// Its response began before the request was read to its end: that was waited for.
+    pub(super) answered_early: bool,
     pub(super) timeline: Timeline,
     pub(super) request_model: Option<Arc<str>>,
     pub(super) request_id: Option<Box<str>>,
@@ -146,22 +111,12 @@ pub(super) struct Exchange {
     unsent_call: Option<u64>,
     token_call: Option<u64>,
     reasoning_first: bool,
-    /// `timeline.last` when the client left, once there are token events after that.
-    last_before_left: Option<Option<KernelTime>>,
+    /// `timeline.last` and `gaps` when the client left, once there are token events after that.
+    before_left: Option<(Option<KernelTime>, Gaps)>,
     response_model: Option<Arc<str>>,
     usage: Usage,
     parts: Parts,
     finish: Vec<Finish>,
-}
-
-impl Content {
-    fn may_be_in(self, call: u64) -> bool {
-        match self {
-            Self::Known => true,
-            Self::In(only) => only == call,
-            Self::Unknown => false,
-        }
-    }
 }
 
 impl Exchange {
@@ -343,7 +298,7 @@ impl Exchange {
             self.hidden.token = None;
         }
         if keep.left.is_some_and(|left| write.time > left) {
-            self.last_before_left.get_or_insert(self.timeline.last);
+            self.before_left.get_or_insert_with(|| (self.timeline.last, self.gaps.clone()));
         }
         if self.token_events == 0 {
             self.timeline.first = Some(write.time);
@@ -351,7 +306,9 @@ impl Exchange {
         } else if content && self.reasoning_first && self.hidden.content.may_be_in(write.call) {
             self.timeline.first_content.get_or_insert(write.time);
         }
-        if self.token_call.replace(write.call) == Some(write.call) {
+        // A call that is told of again, longer, has another time.
+        let same_time = self.timeline.last == Some(write.time);
+        if self.token_call.replace(write.call) == Some(write.call) && same_time {
             self.coalesced += 1;
         } else if let Some(last) = self.timeline.last {
             self.gap(write.time.saturating_since(last), keep.gap_bounds);
@@ -460,6 +417,7 @@ impl Exchange {
             response_bytes: self.response_bytes,
             write_blocked: self.write_blocked,
             cancelled_work: cancelled_work.filter(|_| outcome == Outcome::Cancelled),
+            first_read: None,
             request_id: self.request_id,
             trace_id: self.trace_id,
             labels: self.labels,
@@ -487,13 +445,21 @@ impl Exchange {
         // The client may have left before the server read a byte.
         let end = end.max(timeline.read.unwrap_or_default());
         timeline.end = Some(end);
-        if let Some(last) = self.last_before_left {
+        if let Some((last, gaps)) = self.before_left.take() {
             timeline.last = last;
+            self.gaps = gaps;
         }
         for point in [&mut timeline.ready, &mut timeline.header, &mut timeline.first, &mut timeline.first_content] {
             *point = point.filter(|time| *time <= end);
         }
         // An event whose time was taken around the client's leaving, and was seen before that was known.
         timeline.last = timeline.last.map(|last| last.min(end)).filter(|_| timeline.first.is_some());
+        // The end is no earlier than the read: tokens between the client's leaving and that went to nobody.
+        for point in [&mut timeline.first, &mut timeline.first_content] {
+            *point = point.filter(|time| Some(*time) <= timeline.last);
+        }
+        if timeline.first.is_none() {
+            self.gaps = Gaps::default();
+        }
     }
 }

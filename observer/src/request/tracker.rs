@@ -11,8 +11,9 @@ use super::{
 };
 use crate::{
     connection::table::Table,
-    event::{Cookie, Direction, Event, OpaqueReason, Open},
+    event::{Content, Cookie, Direction, Event, OpaqueReason, Open},
     time::KernelTime,
+    workload::Identity,
 };
 
 /// How often idle connections are looked for: a look goes over all.
@@ -51,12 +52,17 @@ impl Default for TrackerConfig {
 
 /// Receives what the tracker finds.
 pub trait Sink {
+    /// A request to a language model was read whole, and is about to be answered. Not told of one whose kind only its
+    /// answer shows.
+    fn asked(&mut self, _connection: &Arc<ConnectionInfo>) {}
     /// A request to a language model is over.
     fn request(&mut self, record: RequestRecord);
     /// An HTTP request of another kind is over.
     fn other_request(&mut self, connection: &ConnectionInfo);
     /// The connection, or the content of its responses, cannot be read. Once per connection and reason.
     fn opaque(&mut self, connection: &ConnectionInfo, reason: OpaqueReason);
+    /// Bytes of connections that are tracked, by what they are: those below among them.
+    fn bytes(&mut self, _content: Content, _direction: Direction, _bytes: u64) {}
     /// The connection was first seen inside a request, which is therefore not measured.
     fn joined_mid_request(&mut self, connection: &ConnectionInfo);
     /// Bytes that no call was seen for.
@@ -72,8 +78,10 @@ pub trait Sink {
 pub struct ConnectionNames {
     /// The server's program.
     pub comm: Arc<str>,
-    /// The workload that it belongs to.
+    /// Name of the workload that it belongs to.
     pub workload: Arc<str>,
+    /// That workload, where it is known by more than its name.
+    pub identity: Option<Arc<Identity>>,
 }
 
 /// Finds a connection's names; asked once for each.
@@ -92,7 +100,7 @@ impl NameResolver for EventNames {
             Some(address) => format!("{}:{}", open.comm, address.port()),
             None => format!("{}:unix", open.comm),
         };
-        ConnectionNames { comm: open.comm.as_str().into(), workload: workload.into() }
+        ConnectionNames { comm: open.comm.as_str().into(), workload: workload.into(), identity: None }
     }
 }
 
@@ -156,7 +164,7 @@ impl Tracker {
     }
 
     fn open(&mut self, open: &Open, names: &mut impl NameResolver, sink: &mut impl Sink) {
-        let ConnectionNames { comm, workload } = names.names(open);
+        let ConnectionNames { comm, workload, identity } = names.names(open);
         let info = Arc::new(ConnectionInfo {
             cookie: open.cookie,
             server: open.server,
@@ -164,6 +172,7 @@ impl Tracker {
             pid: open.pid,
             comm,
             workload,
+            identity,
         });
         if let Some(reason) = open.opaque {
             sink.opaque(&info, reason);

@@ -1,4 +1,4 @@
-//! One `GET` over a plain socket. Small on purpose: the answer comes from an observer, mostly on this host.
+//! One request over a socket, plain or TLS. Small on purpose: the answer comes from an observer, mostly on this host.
 
 use std::{
     fmt,
@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{DEFAULT_PORT, TopError};
+use super::{DEFAULT_PORT, TopError, trust::Trust};
 use crate::export::summary::Summary;
 
 const PATH: &str = "/api/v1/summary";
@@ -52,27 +52,28 @@ fn words(error: &io::Error) -> String {
 
 /// Whom to ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     /// Name or address, an IPv6 one without its brackets.
     host: String,
     port: u16,
+    tls: bool,
     /// What goes before [`PATH`]; no slash at its end.
     prefix: String,
 }
 
 impl Endpoint {
-    pub(super) fn parse(url: &str) -> Result<Self, TopError> {
+    pub(crate) fn parse(url: &str) -> Result<Self, TopError> {
         let refuse = |reason| TopError::Url { url: url.to_owned(), reason };
-        let rest = match url.trim().split_once("://") {
-            None => url.trim(),
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
-                return Err(refuse("it speaks no TLS (over a network, tunnel the port with ssh)"));
-            }
-            Some(_) => return Err(refuse("only http is spoken")),
+        let (tls, rest) = match url.trim().split_once("://") {
+            None => (false, url.trim()),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (false, rest),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (true, rest),
+            Some(_) => return Err(refuse("only http and https are spoken")),
         };
         if rest.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#' | '@')) {
-            return Err(refuse("it holds more than a host, a port and a path"));
+            return Err(refuse(
+                "it holds more than a host, a port and a path; a password goes into a file (--user-file)",
+            ));
         }
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let (host, port) = match authority.strip_prefix('[') {
@@ -99,7 +100,12 @@ impl Endpoint {
         // People paste the whole address of the summary, too.
         let prefix = path.trim_end_matches('/');
         let prefix = prefix.strip_suffix(PATH).unwrap_or(prefix);
-        Ok(Self { host: host.to_owned(), port, prefix: prefix.to_owned() })
+        Ok(Self { host: host.to_owned(), port, tls, prefix: prefix.to_owned() })
+    }
+
+    /// Whether TLS is to be spoken.
+    pub(crate) const fn is_tls(&self) -> bool {
+        self.tls
     }
 
     fn authority(&self) -> String {
@@ -113,52 +119,67 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.authority(), self.prefix)
+        let scheme = if self.tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}{}", self.authority(), self.prefix)
     }
 }
 
 /// Asks one observer; a connection for each request, so that a restarted observer is met like a new one.
 #[derive(Clone, Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     endpoint: Endpoint,
+    trust: Trust,
     connect_timeout: Duration,
     answer_timeout: Duration,
 }
 
 impl Client {
-    pub(super) fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, connect_timeout: CONNECT_TIMEOUT, answer_timeout: ANSWER_TIMEOUT }
+    pub(crate) fn new(endpoint: Endpoint, trust: Trust) -> Self {
+        Self { endpoint, trust, connect_timeout: CONNECT_TIMEOUT, answer_timeout: ANSWER_TIMEOUT }
     }
 
-    #[cfg(test)]
-    pub(super) fn with_answer_timeout(self, answer_timeout: Duration) -> Self {
+    pub(crate) fn with_answer_timeout(self, answer_timeout: Duration) -> Self {
         Self { answer_timeout, ..self }
     }
 
-    pub(super) fn endpoint(&self) -> &Endpoint {
+    pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
     /// The summary as of now.
     pub(super) fn fetch(&self) -> Result<Summary, FetchError> {
-        let response = self.get()?;
+        let response = self.ask("GET", PATH, "")?;
         if response.code != 200 {
             return Err(FetchError::Status { code: response.code });
         }
         serde_json::from_slice(&response.body).map_err(FetchError::NotSummary)
     }
 
-    fn get(&self) -> Result<Response, FetchError> {
-        let mut stream = self.connect()?;
+    /// The answer to a request without a body. `fields`: more of its head, each with its end of line.
+    pub(crate) fn ask(&self, method: &str, path: &str, fields: &str) -> Result<Response, FetchError> {
+        let socket = self.connect()?;
         let deadline = Instant::now() + self.answer_timeout;
+        let authorization = match &self.trust.authorization {
+            Some(value) => format!("Authorization: {value}\r\n"),
+            None => String::new(),
+        };
         let request = format!(
-            "GET {}{PATH} HTTP/1.1\r\nHost: {}\r\nUser-Agent: observer-top/{}\r\nAccept: application/json\r\n\
-             Connection: close\r\n\r\n",
+            "{method} {}{path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: observer-top/{}\r\nAccept: application/json\r\n\
+             {authorization}{fields}Connection: close\r\n\r\n",
             self.endpoint.prefix,
             self.endpoint.authority(),
             env!("CARGO_PKG_VERSION"),
         );
-        stream.set_write_timeout(Some(self.answer_timeout)).map_err(FetchError::Io)?;
+        socket.set_write_timeout(Some(self.answer_timeout)).map_err(FetchError::Io)?;
+        // A handshake reads, too.
+        socket.set_read_timeout(Some(self.answer_timeout)).map_err(FetchError::Io)?;
+        let mut stream: Box<dyn Stream> = match self.endpoint.tls {
+            false => Box::new(socket.try_clone().map_err(FetchError::Io)?),
+            true => {
+                let stream = socket.try_clone().and_then(|socket| self.trust.wrap(&self.endpoint.host, socket));
+                Box::new(stream.map_err(FetchError::Io)?)
+            }
+        };
         stream.write_all(request.as_bytes()).map_err(|error| self.failed(error))?;
 
         let mut received = Vec::new();
@@ -169,9 +190,11 @@ impl Client {
             if left.is_zero() {
                 return Err(FetchError::Slow(self.answer_timeout));
             }
-            stream.set_read_timeout(Some(left)).map_err(FetchError::Io)?;
+            socket.set_read_timeout(Some(left)).map_err(FetchError::Io)?;
             let count = match stream.read(&mut piece) {
                 Ok(count) => count,
+                // TLS that ended without saying so: what came must be whole by its own account.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(self.failed(error)),
             };
@@ -209,17 +232,28 @@ impl Client {
     }
 }
 
+/// What is written to and read from.
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
 /// A whole response.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Response {
-    pub(super) code: u16,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Response {
+    /// Status.
+    pub(crate) code: u16,
+    /// Without its transfer coding.
+    pub(crate) body: Vec<u8>,
 }
 
 /// What the bytes received so far hold: a whole response, not yet one (`None`), or something else. `ended`: no more
 /// will come.
 pub(super) fn parse(bytes: &[u8], ended: bool) -> Result<Option<Response>, FetchError> {
+    /// The first byte of what a TLS server says to who speaks HTTP to it.
+    const TLS_ALERT: u8 = 0x15;
     const START: &[u8] = b"HTTP/1.";
+    if bytes.first() == Some(&TLS_ALERT) {
+        return Err(FetchError::NotHttp("it speaks TLS: the URL begins with https://"));
+    }
     if !bytes.starts_with(&START[..START.len().min(bytes.len())]) {
         return Err(FetchError::NotHttp("it does not begin with a status line"));
     }

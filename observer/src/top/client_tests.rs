@@ -12,6 +12,7 @@ use super::{
     FetchError, TopError, TopOptions,
     client::{Client, Endpoint, parse},
     first_answer, run,
+    trust::{Credentials, Trust},
 };
 
 const BODY: &str = r#"{"version":"0.1.0","uptime_seconds":5.0,"window_seconds":60.0,"servers":[],
@@ -45,7 +46,7 @@ fn request(stream: &mut TcpStream) -> String {
 }
 
 fn client(address: &str) -> Client {
-    Client::new(Endpoint::parse(address).unwrap()).with_answer_timeout(Duration::from_millis(400))
+    Client::new(Endpoint::parse(address).unwrap(), Trust::default()).with_answer_timeout(Duration::from_millis(400))
 }
 
 /// What the client makes of a server that sends `bytes` and closes.
@@ -178,8 +179,13 @@ fn closed_port() -> String {
 #[test]
 fn says_what_to_do_when_nobody_answers() {
     let address = closed_port();
-    let options =
-        TopOptions { url: address.clone(), interval: Duration::MAX, run_for: Some(Duration::MAX), plain: true };
+    let options = TopOptions {
+        url: address.clone(),
+        credentials: Credentials::default(),
+        interval: Duration::MAX,
+        run_for: Some(Duration::MAX),
+        plain: true,
+    };
     let start = Instant::now();
     let error = run(&options).unwrap_err();
     assert_eq!(
@@ -235,7 +241,7 @@ fn urls_as_people_write_them() {
     for (url, reason) in [
         ("", "names no host"),
         ("http://:80", "names no host"),
-        ("https://h", "speaks no TLS"),
+        ("ftp://h", "only http and https are spoken"),
         ("ftp://h", "only http"),
         ("h:0", "no number from 1"),
         ("h:65536", "no number from 1"),

@@ -6,7 +6,8 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `client` | HTTP over a plain socket: one summary, or why not |
+//! | `client` | HTTP over a socket, plain or TLS: one summary, or why not |
+//! | `trust` | credentials; whose certificates are believed |
 //! | `format` | numbers and names as people read them |
 //! | `plain` | lines for pipes and logs |
 //! | `screen` | what is on the screen: the last answer, keys, sort order, silence |
@@ -24,6 +25,7 @@ mod table;
 mod terminal;
 #[cfg(test)]
 mod terminal_tests;
+mod trust;
 mod view;
 #[cfg(test)]
 mod view_tests;
@@ -35,7 +37,9 @@ use std::{
 };
 
 pub use client::FetchError;
-use client::{Client, Endpoint};
+pub(crate) use client::{Client, Endpoint};
+pub(crate) use trust::Trust;
+pub use trust::{Credentials, CredentialsError};
 
 use crate::export::summary::Summary;
 
@@ -56,6 +60,8 @@ pub struct TopOptions {
     /// The observer's address: `http://host:port`; `http://` may be left out, a port that is left out is 9478, and a
     /// path goes before `/api/v1/summary`.
     pub url: String,
+    /// For an observer that wants them.
+    pub credentials: Credentials,
     /// Time between two requests, at least 100 ms.
     pub interval: Duration,
     /// End by itself after this time, successfully; `None`: run until told to stop.
@@ -69,12 +75,25 @@ pub struct TopOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum TopError {
     /// The URL cannot be asked.
-    #[error("cannot ask `{url}` for a summary: {reason}; give --url the form http://host:port")]
+    #[error("cannot ask `{url}` for a summary: {reason}; give --url the form http://host:port or https://host:port")]
     Url {
         /// As given.
         url: String,
         /// What is wrong with it.
         reason: &'static str,
+    },
+    /// What was given to show or to believe is of no use.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// It wants other credentials, or another host.
+    #[error("the observer at {url} does not answer that ({cause}): {advice}")]
+    Denied {
+        /// What was asked.
+        url: String,
+        /// What came of it.
+        cause: FetchError,
+        /// What to do.
+        advice: &'static str,
     },
     /// Nobody answered.
     #[error("no observer answers at {url} ({cause}): start one with `observer run`, or name its address with --url")]
@@ -115,7 +134,9 @@ pub enum TopError {
 /// If the first request gets no answer for three seconds; later ones are tried again for ever. If the terminal or
 /// standard output fails.
 pub fn run(options: &TopOptions) -> Result<(), TopError> {
-    let client = Client::new(Endpoint::parse(&options.url)?);
+    let endpoint = Endpoint::parse(&options.url)?;
+    let trust = Trust::load(&options.credentials, endpoint.is_tls())?;
+    let client = Client::new(endpoint, trust);
     let first = first_answer(&client, FIRST_ANSWER)?;
     let interval = options.interval.clamp(SHORTEST_INTERVAL, LONGEST);
     let run_for = options.run_for.map(|time| time.min(LONGEST));
@@ -146,6 +167,14 @@ fn first_answer(client: &Client, patience: Duration) -> Result<Summary, TopError
         }
         let url = client.endpoint().to_string();
         return Err(match cause {
+            FetchError::Status { code: 401 } => {
+                let advice = "it wants a token (--token-file) or a user (--user-file), the right one";
+                TopError::Denied { url, cause, advice }
+            }
+            FetchError::Status { code: 403 } => {
+                let advice = "ask on its own host, or give it a token by web.token_file";
+                TopError::Denied { url, cause, advice }
+            }
             FetchError::Status { code: 500.., .. } => TopError::Refused { url, cause },
             FetchError::Status { .. } | FetchError::NotHttp(_) | FetchError::NotSummary(_) | FetchError::TooLong(_) => {
                 TopError::NotAnObserver { url, cause }

@@ -24,7 +24,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[ignore = "the other tests here run it, each on a terminal of its own"]
 fn the_screen_itself() {
     let Ok(url) = std::env::var(URL) else { return };
-    run(&TopOptions { url, interval: Duration::from_millis(100), run_for: None, plain: false }).unwrap();
+    run(&TopOptions {
+        url,
+        credentials: super::Credentials::default(),
+        interval: Duration::from_millis(100),
+        run_for: None,
+        plain: false,
+    })
+    .unwrap();
 }
 
 /// An observer with one server; its address.

@@ -1,9 +1,9 @@
 //! A server seen through events, for the tests of the tracker.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use observer::{
-    event::{Arrival, Arrivals, Cookie, Data, Direction, Event, OpaqueReason, Open, State, StateChange},
+    event::{Arrival, Arrivals, Content, Cookie, Data, Direction, Event, OpaqueReason, Open, State, StateChange},
     request::{
         record::{ConnectionInfo, RequestRecord},
         tracker::{EventNames, Sink, Tracker, TrackerConfig},
@@ -24,6 +24,7 @@ pub(crate) struct Said {
     pub(crate) records: Vec<RequestRecord>,
     pub(crate) others: usize,
     pub(crate) opaque: Vec<OpaqueReason>,
+    pub(crate) bytes: BTreeMap<(Content, &'static str), u64>,
     pub(crate) joined: usize,
     pub(crate) gap: [u64; 2],
     pub(crate) uncaptured: [u64; 2],
@@ -47,6 +48,11 @@ impl Sink for Said {
     }
     fn opaque(&mut self, _: &ConnectionInfo, reason: OpaqueReason) {
         self.opaque.push(reason);
+    }
+    fn bytes(&mut self, content: Content, direction: Direction, bytes: u64) {
+        assert!(bytes > 0);
+        let direction = if direction == Direction::Send { "send" } else { "receive" };
+        *self.bytes.entry((content, direction)).or_default() += bytes;
     }
     fn joined_mid_request(&mut self, _: &ConnectionInfo) {
         self.joined += 1;

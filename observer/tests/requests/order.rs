@@ -46,6 +46,35 @@ fn the_next_request_may_be_seen_before_the_response() {
     assert_eq!(host.said.records[1].timeline.read, Some(at(1.02)));
 }
 
+/// The read of a request's end is told of late, also where an interim response was waited for in vain before.
+#[test]
+fn a_response_waits_for_the_end_of_its_request() {
+    for interim in [false, true] {
+        let mut host = Host::new();
+        let text = chat(false);
+        let (front, back) = text.split_at(text.len() - 10);
+        host.read(0.0, front);
+        if interim {
+            host.write(1.0, "HTTP/1.1 100 Continue\r\n\r\n");
+            // The body takes longer than anything is waited for.
+            host.tick(30.0);
+        }
+        let end = host.call(Direction::Receive, 40.0, back.as_bytes());
+        host.write(41.0, OK);
+        assert!(host.said.records.is_empty(), "it might be early");
+        host.tick(42.0);
+        host.data(&end);
+        let timeline = &host.record().timeline;
+        assert_eq!((timeline.ready, timeline.header), (Some(at(40.0)), Some(at(41.0))));
+    }
+    let mut host = Host::new();
+    let text = chat(false);
+    host.read(0.0, &text[..text.len() - 10]);
+    host.write(1.0, OK);
+    host.tick(30.0);
+    assert_eq!((host.record().timeline.ready, host.record().timeline.end), (None, Some(at(1.0))), "it is early");
+}
+
 #[test]
 fn a_response_waits_for_its_request() {
     let mut host = Host::new();

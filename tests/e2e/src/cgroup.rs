@@ -15,6 +15,17 @@ pub fn root() -> Option<PathBuf> {
     })
 }
 
+/// Where a hierarchy of cgroup v1 with this controller is mounted.
+#[must_use]
+pub fn root_of(controller: &str) -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (point, kind, options) = (fields.next()?, fields.next()?, fields.next()?);
+        (kind == "cgroup" && options.split(',').any(|option| option == controller)).then(|| PathBuf::from(point))
+    })
+}
+
 /// A new cgroup below the root; removed with its owner, when its processes have ended.
 #[derive(Debug)]
 pub struct Cgroup(PathBuf);
@@ -26,7 +37,15 @@ impl Cgroup {
     /// If there is no hierarchy, or it cannot be made.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        let root = root().expect("cgroup v2 is mounted");
+        Self::at(&root().expect("cgroup v2 is mounted"), name)
+    }
+
+    /// As [`Self::new`], in the hierarchy that is mounted there.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    #[must_use]
+    pub fn at(root: &Path, name: &str) -> Self {
         let path = root.join(format!("observer-e2e-{name}-{}", std::process::id()));
         std::fs::create_dir(&path).unwrap_or_else(|error| panic!("creating {}: {error}", path.display()));
         Self(path)

@@ -65,6 +65,15 @@ impl Client {
         Ok(Self { stream, buffer: Vec::new(), taken: 0 })
     }
 
+    /// Waits so long for each part of an answer.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn patient(self, limit: Duration) -> io::Result<Self> {
+        self.stream.set_read_timeout(Some(limit))?;
+        Ok(self)
+    }
+
     /// The client's own address.
     ///
     /// # Errors

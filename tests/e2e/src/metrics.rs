@@ -76,6 +76,11 @@ impl Metrics {
         self.0.iter().filter(wanted).collect()
     }
 
+    /// Samples of all names that begin so.
+    pub fn select_prefix(&self, prefix: &str) -> impl Iterator<Item = &Sample> {
+        self.0.iter().filter(move |sample| sample.name.starts_with(prefix))
+    }
+
     /// Sum over the samples of a name that carry all of these labels; 0 where there is none.
     #[must_use]
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {

@@ -1,7 +1,9 @@
 //! The observer under test.
 
 use std::{
+    fs,
     net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, ExitStatus},
     thread,
@@ -9,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    http,
+    hooks, http,
     metrics::Metrics,
     net::free_address,
     process::Process,
@@ -299,6 +301,23 @@ pub fn run(command: Command) -> (ExitStatus, Vec<String>) {
     (status, process.output())
 }
 
+/// A command of a copy of the observer as a user without any privilege. Needs `setpriv`.
+///
+/// # Panics
+/// If there is no such copy, or no `setpriv`.
+#[must_use]
+pub fn command_of_nobody(scratch: &Scratch) -> Command {
+    // Where anybody may run it.
+    let copy = scratch.file("observer");
+    fs::copy(require::observer(), &copy).expect("a copy");
+    for path in [scratch.path(), &copy] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("ours to change");
+    }
+    let mut command = Command::new(require::tool("setpriv").expect("required"));
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&copy).current_dir("/");
+    command
+}
+
 /// The observer's command, without any setting from this process's environment.
 #[must_use]
 pub fn command() -> Command {
@@ -307,6 +326,9 @@ pub fn command() -> Command {
         if name.to_string_lossy().starts_with("OBSERVER_") {
             command.env_remove(name);
         }
+    }
+    if let Some(hook) = hooks::named() {
+        command.env("OBSERVER_KERNEL_SOCKET_HOOK", hook);
     }
     command
 }

@@ -43,6 +43,9 @@ pub struct RequestLine {
     pub write_blocked_ns: Option<u64>,
     pub cancelled_work_ns: Option<u64>,
     pub unsent_stamps: Option<u64>,
+    /// As it stands there.
+    #[serde(default)]
+    pub gpu: Option<serde_json::Value>,
     pub request_id: Option<String>,
     pub trace_id: Option<String>,
     pub labels: BTreeMap<String, Option<String>>,

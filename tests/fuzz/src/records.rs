@@ -105,12 +105,16 @@ pub fn sound(record: &RequestRecord) {
     if record.outcome != Outcome::Cancelled {
         let time = line.first.zip(line.last).map(|(first, last)| last.saturating_since(first));
         assert_eq!(record.gaps.sum, time.unwrap_or_default(), "{record:#?}");
+    } else if line.first.is_none() {
+        assert_eq!(record.gaps.count, 0, "{record:#?}");
     }
     if let Some(events) = record.token_events {
         assert_eq!(record.chunk_times.len() as u64, events);
         assert!(record.chunk_times.is_sorted());
-        assert_eq!(record.gaps.count + record.coalesced, events.saturating_sub(1), "{record:#?}");
+        let between = record.gaps.count + record.coalesced;
+        assert!(between <= events.saturating_sub(1), "{record:#?}");
         if record.outcome != Outcome::Cancelled {
+            assert_eq!(between, events.saturating_sub(1), "{record:#?}");
             assert_eq!(events > 0, line.first.is_some(), "{record:#?}");
         }
     } else {

@@ -1,8 +1,8 @@
 //! Commands that change the machine: run by root, told to others.
 
-use std::process::Command;
+use std::{fs, path::Path, process::Command};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
     paths,
@@ -93,12 +93,32 @@ pub(super) fn has_candidate(package: &str) -> bool {
         .is_some_and(|text| text.lines().any(|line| line.contains("Candidate:") && !line.contains("(none)")))
 }
 
+/// Names of packages that begin so, as far as apt knows any.
+pub(super) fn names(prefix: &str) -> Vec<String> {
+    let text = output("apt-cache", &["pkgnames", prefix]).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Fetches packages of the distribution and unpacks them into a folder.
+pub(super) fn fetch(names: &[&str], into: &Path) -> Result<()> {
+    let packages = into.join("packages");
+    fs::create_dir_all(&packages).with_context(|| format!("create {}", packages.display()))?;
+    let mut command = Command::new("apt-get");
+    run(command.args(["--quiet=2", "download"]).args(names).current_dir(&packages))
+        .with_context(|| format!("fetch {}; if apt's lists are old: sudo apt-get update", names.join(" ")))?;
+    for file in fs::read_dir(&packages).context("list the packages")? {
+        run(Command::new("dpkg-deb").arg("--extract").arg(file?.path()).arg(into))?;
+    }
+    fs::remove_dir_all(&packages).with_context(|| format!("remove {}", packages.display()))
+}
+
 /// Refreshes apt's lists, if one of these packages is not in them.
 pub(super) fn know(packages: &[&str]) -> Result<()> {
     if is_root() && has_apt() && !packages.iter().all(|package| has_candidate(package)) { update() } else { Ok(()) }
 }
 
-fn update() -> Result<()> {
+/// Refreshes apt's lists.
+pub(super) fn update() -> Result<()> {
     run(apt().arg("update"))
 }
 

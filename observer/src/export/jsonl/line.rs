@@ -9,6 +9,7 @@ use std::{
 use serde::{Serialize, Serializer};
 
 use crate::{
+    correlate::{GpuUse, History},
     request::record::{HeaderLabel, RequestRecord},
     time::KernelTime,
 };
@@ -54,6 +55,8 @@ pub(super) struct Line<'a> {
     unsent_stamps: u64,
     request_id: Option<&'a str>,
     trace_id: Option<&'a str>,
+    /// Its workload's GPUs over the request's time.
+    gpu: Option<Gpu>,
     /// Only where some are configured.
     #[serde(skip_serializing_if = "<[_]>::is_empty", serialize_with = "labels")]
     labels: &'a [HeaderLabel],
@@ -61,6 +64,26 @@ pub(super) struct Line<'a> {
     chunk_times_ns: Option<Vec<u64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     chunk_unsent: Option<&'a [u32]>,
+}
+
+/// What the GPUs of the request's workload did from its start to its end: means over them and over the moments that
+/// were looked at, power summed over the GPUs. The workload's, and not the request's alone.
+#[derive(Serialize)]
+struct Gpu {
+    utilization: Option<f64>,
+    memory_utilization: Option<f64>,
+    throttled: Option<bool>,
+    power_watts: Option<f64>,
+    samples: usize,
+}
+
+impl Gpu {
+    fn of(record: &RequestRecord, history: &History) -> Option<Self> {
+        let (start, end) = record.timeline.start().zip(record.timeline.end)?;
+        let GpuUse { utilization, memory_utilization, throttled, power, samples } =
+            history.over(&record.connection.workload, start, end)?;
+        Some(Self { utilization, memory_utilization, throttled, power_watts: power, samples })
+    }
 }
 
 /// Nanoseconds.
@@ -77,7 +100,12 @@ fn labels<S: Serializer>(labels: &&[HeaderLabel], serializer: S) -> Result<S::Ok
 }
 
 impl<'a> Line<'a> {
-    pub(super) fn of(record: &'a RequestRecord, chunks: bool, clock: &dyn Fn(KernelTime) -> SystemTime) -> Self {
+    pub(super) fn of(
+        record: &'a RequestRecord,
+        chunks: bool,
+        clock: &dyn Fn(KernelTime) -> SystemTime,
+        gpus: Option<&History>,
+    ) -> Self {
         let line = &record.timeline;
         let nanoseconds = |time: Option<KernelTime>| time.map(KernelTime::as_nanos);
         let wall = |time| humantime::format_rfc3339_micros(clock(time)).to_string();
@@ -118,6 +146,7 @@ impl<'a> Line<'a> {
             unsent_stamps: record.unsent_stamps,
             request_id: record.request_id.as_deref(),
             trace_id: record.trace_id.as_deref(),
+            gpu: gpus.and_then(|history| Gpu::of(record, history)),
             labels: &record.labels,
             chunk_times_ns: chunks.then(|| record.chunk_times.iter().map(|time| time.as_nanos()).collect()),
             chunk_unsent: chunks.then_some(&record.chunk_unsent),

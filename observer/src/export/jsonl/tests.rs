@@ -46,7 +46,9 @@ fn open(path: &Path, chunks: bool, queue: usize) -> Bench {
     let (queue_full, write_error) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
     let config = RequestLogConfig { path: Some(path.to_owned()), chunks, queue };
     let clock: WallClock = Box::new(|time| UNIX_EPOCH + Duration::from_nanos(time.as_nanos()));
-    let log = RequestLog::open(&config, clock, Arc::clone(&queue_full), Arc::clone(&write_error)).unwrap().unwrap();
+    let log = RequestLog::open(&config, clock, None, Arc::clone(&queue_full), Arc::clone(&write_error), || ())
+        .unwrap()
+        .unwrap();
     Bench { log, queue_full, write_error }
 }
 
@@ -65,7 +67,7 @@ fn wait(what: &str, condition: impl Fn() -> bool) {
 #[test]
 fn no_path_no_log() {
     let clock: WallClock = Box::new(|_| UNIX_EPOCH);
-    let log = RequestLog::open(&RequestLogConfig::default(), clock, Arc::default(), Arc::default());
+    let log = RequestLog::open(&RequestLogConfig::default(), clock, None, Arc::default(), Arc::default(), || ());
     assert!(log.unwrap().is_none());
 }
 
@@ -85,7 +87,7 @@ fn a_line_has_exactly_these_keys() {
         "client": "10.0.0.2:40000", "server": "127.0.0.1:8000", "pid": 42, "comm": "vllm", "workload": "vllm:8000",
         "operation": "chat", "api": "openai", "role": null, "request_model": "m", "response_model": "m", "stream": true, "outcome": "ok",
         "incomplete_reason": null, "status": 200, "token_events": 11, "input_tokens": 50, "output_tokens": 21,
-        "cached_input_tokens": 16, "reasoning_output_tokens": 5, "finish_reasons": ["stop"], "request_bytes": 300,
+        "cached_input_tokens": 16, "reasoning_output_tokens": 5, "finish_reasons": ["stop"], "gpu": null, "request_bytes": 300,
         "response_bytes": 3000, "write_blocked_ns": 0, "cancelled_work_ns": null, "unsent_stamps": 0, "request_id": null, "trace_id": null,
     });
     assert_eq!(line, &expected);
@@ -218,6 +220,7 @@ fn a_line_that_broke_off_is_ended_and_only_it_is_lost() {
         target: Target::open(&path).unwrap(),
         chunks: false,
         clock: Box::new(|_| UNIX_EPOCH),
+        gpus: None,
         buffer: b"{\"a\":1}\n{\"b\":2}\n".to_vec(),
         torn: false,
         failing: false,
@@ -241,6 +244,7 @@ fn a_line_that_broke_off_is_ended_and_only_it_is_lost() {
 fn a_file_that_cannot_be_opened_is_named() {
     let config = RequestLogConfig { path: Some("/no/such/directory/log".into()), ..RequestLogConfig::default() };
     let clock: WallClock = Box::new(|_| UNIX_EPOCH);
-    let error = RequestLog::open(&config, clock, Arc::default(), Arc::default()).err().unwrap().to_string();
+    let error =
+        RequestLog::open(&config, clock, None, Arc::default(), Arc::default(), || ()).err().unwrap().to_string();
     assert!(error.contains("cannot append to the request log /no/such/directory/log"), "{error}");
 }

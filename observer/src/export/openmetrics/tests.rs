@@ -75,7 +75,9 @@ fn negotiation() {
 /// Metrics with a sample in nearly every family, and names that need escaping.
 fn full() -> std::sync::Arc<Metrics> {
     let metrics = Metrics::new(&MetricsConfig::default(), &[]);
-    metrics.set_live_view(|| vec![InFlight { workload: "vllm:8000".into(), server_port: "8000".into(), requests: 2 }]);
+    metrics.set_live_view(|| {
+        vec![InFlight { workload: "vllm:8000".into(), identity: None, server_port: "8000".into(), requests: 2 }]
+    });
     metrics.set_kernel_stats(|| KernelStats {
         events: vec![("data".into(), 10)],
         lost: vec![("data".into(), "ring_full".into(), 1)],

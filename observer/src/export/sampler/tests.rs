@@ -134,8 +134,12 @@ fn the_heatmap_has_a_column_for_each_interval_and_ten_minutes() {
 fn servers_are_busiest_first_and_in_flight_ones_are_there() {
     let mut bench = bench();
     bench.sampler.metrics.set_live_view(|| {
-        let entry =
-            |workload: &str, requests| InFlight { workload: workload.into(), server_port: "9".into(), requests };
+        let entry = |workload: &str, requests| InFlight {
+            workload: workload.into(),
+            identity: None,
+            server_port: "9".into(),
+            requests,
+        };
         vec![entry("b", 3), entry("new", 1), entry("idle", 0)]
     });
     bench.sampler.metrics.set_kernel_stats(|| KernelStats {

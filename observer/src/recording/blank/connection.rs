@@ -35,6 +35,8 @@ struct Asked {
     /// When it was read whole, and when its response began.
     ready: Option<KernelTime>,
     header: Option<KernelTime>,
+    /// Its response began before it was read to its end: that was waited for.
+    answered_early: bool,
     /// Its response cannot be told from others.
     lost: bool,
     incomplete: bool,
@@ -74,7 +76,7 @@ impl Connection {
             reading: false,
             opaque: false,
             hidden_requests: false,
-            seen_response: false,
+            seen_response: open.send_sequence.is_some() && !open.mid_request,
             pipelines: false,
             ambiguous: false,
             response_begun: KernelTime::default(),
@@ -157,16 +159,22 @@ impl Connection {
         }
     }
 
-    /// Whether the held write that is next begins a response whose request was not seen yet.
+    /// Whether the held write that is next begins a response whose request was not seen yet, or not to its end.
     fn must_wait(&self) -> bool {
         let begins = !self.opaque && !self.send.lost && self.send.parser.at_boundary();
         let Some(front) = self.send.held.front().filter(|_| begins) else { return false };
         let is_next = self.send.next.is_some_and(|next| distance(front.position(), next) <= 0);
-        is_next && front.left() > 0 && !self.is_expected(front.time.max(self.send.clock))
+        is_next && front.left() > 0 && (!self.is_expected(front.time.max(self.send.clock)) || self.is_early())
     }
 
     fn is_expected(&self, time: KernelTime) -> bool {
         self.exchanges.iter().find(|asked| !asked.lost).is_some_and(|asked| asked.read <= time)
+    }
+
+    /// Whether the response that comes next is to a request that is still being read.
+    fn is_early(&self) -> bool {
+        let mut waiting = self.exchanges.iter().filter(|asked| !asked.lost);
+        self.reading && waiting.next().is_some_and(|next| !next.answered_early) && waiting.next().is_none()
     }
 
     fn give_up(&mut self, window: &mut Window, counts: &mut Counts) {
@@ -174,7 +182,12 @@ impl Connection {
             self.deliver_receive(gap, window, counts);
         }
         self.pump(window, counts);
-        if self.must_wait() {
+        let begun = self.send.held.front().map(|front| front.time.max(self.send.clock));
+        if self.must_wait() && begun.is_some_and(|time| self.is_expected(time)) {
+            if let Some(next) = self.exchanges.iter_mut().find(|asked| !asked.lost) {
+                next.answered_early = true;
+            }
+        } else if self.must_wait() {
             self.send.lost = true;
         } else if let Some(gap) = self.send.gap() {
             self.deliver_send(gap, window, counts);
@@ -183,12 +196,12 @@ impl Connection {
     }
 
     fn read(&mut self, call: &mut Call, window: &mut Window) {
-        while call.left() > 0 {
+        loop {
             if self.opaque {
-                (call.done, call.unplaced) = (call.length, true);
+                pass_all(call);
                 return;
             }
-            if self.receive.lost {
+            if self.receive.lost && call.left() > 0 {
                 let begins = call.done == 0
                     && call.front().is_ok_and(|range| Request::is_plausible(window.part(call.block, range).0));
                 if !begins {
@@ -200,6 +213,7 @@ impl Connection {
             }
             let (frame, out) = self.receive.step(call, window, Method::Other);
             match frame {
+                None if call.left() == 0 => return,
                 None => {}
                 Some(Frame::Begin) => {
                     self.begun = call.time;
@@ -260,6 +274,7 @@ impl Connection {
             read: self.begun,
             ready: None,
             header: None,
+            answered_early: false,
             lost,
             incomplete,
         });
@@ -297,13 +312,17 @@ impl Connection {
             self.exchanges.clear();
             self.send.lost |= !self.send.parser.at_boundary();
         }
-        while call.left() > 0 {
+        if call.left() == 0 {
+            return;
+        }
+        loop {
             if self.opaque {
-                (call.done, call.unplaced) = (call.length, true);
+                pass_all(call);
                 return;
             }
             let expected = self.is_expected(call.time);
-            if self.send.lost {
+            let more = call.left() > 0;
+            if more && self.send.lost {
                 let begins = call.done == 0
                     && call.front().is_ok_and(|range| {
                         let raw = window.part(call.block, range).0;
@@ -320,15 +339,24 @@ impl Connection {
                 self.send.lost = false;
                 self.send.parser.reset();
                 self.finish_lost();
-            } else if self.send.parser.at_boundary() && !expected && !call.lost {
+            } else if more && self.send.parser.at_boundary() && !call.lost && (!expected || self.is_early()) {
                 return;
             }
-            self.wrote(call);
+            if more {
+                self.wrote(call);
+            }
             let answers = self.exchanges.front().map_or(Method::Other, |front| front.method);
             let route = self.exchanges.front().and_then(|front| front.route);
             let anchors = route.map_or(&[][..], |route| route.dialect.anchors());
             let (frame, out) = self.send.step(call, window, answers);
+            if frame.is_none()
+                && self.send.parser.at_boundary()
+                && let Some(front) = self.exchanges.front_mut()
+            {
+                front.answered_early = false;
+            }
             match frame {
+                None if call.left() == 0 => return,
                 None => {}
                 Some(Frame::Begin) => {
                     self.send.begin();
@@ -384,6 +412,12 @@ impl Connection {
             (asked.lost, asked.incomplete) = (true, true);
         }
     }
+}
+
+/// Passes over what is left of a call: nobody reads it.
+fn pass_all(call: &mut Call) {
+    call.unplaced |= call.left() > 0;
+    call.done = call.length;
 }
 
 /// Passes over what is next in a call, whatever it is.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Begun, Context, PIPELINE_MAX, Session, account, reason};
 use crate::{
     connection::stream::{Chunk, Segment},
-    event::Direction,
+    event::{Content, Direction},
     llm::{
         RequestFacts,
         json::{Path, Value},
@@ -28,9 +28,8 @@ impl Session {
     pub(super) fn read(&mut self, segment: &mut Segment<'_>, context: &mut Context<'_, impl Sink>) {
         loop {
             let mut chunk = segment.front();
-            if self.opaque {
-                segment.advance(u64::MAX);
-                return;
+            if let Some(content) = self.opaque {
+                return self.pass(content, Direction::Receive, segment, context);
             }
             if self.receive_lost && !chunk.is_empty() {
                 let begins = matches!(chunk, Chunk::Data(bytes) if segment.begins_call && Request::is_plausible(bytes));
@@ -57,7 +56,12 @@ impl Session {
                     self.begun = Begun { read: segment.time, arrive };
                 }
                 Some(Frame::Head(head)) => self.request_head(head, context),
-                Some(Frame::Body(chunk)) => self.request_body(chunk),
+                Some(Frame::Body(chunk)) => {
+                    if self.coded_request {
+                        self.count(Content::Compressed, Direction::Receive, chunk.len(), context);
+                    }
+                    self.request_body(chunk);
+                }
                 Some(Frame::End) => self.request_end(segment, context),
                 Some(Frame::Lost(loss)) => self.request_lost(loss, used.len(), context),
             }
@@ -73,6 +77,7 @@ impl Session {
         let route = route::find(head.method, &head.target);
         self.request_facts = RequestFacts::default();
         self.request_json.reset();
+        self.coded_request = head.coded && route.is_some();
         if head.coded || route.is_none() {
             self.request_json.end(&mut |_: &Path<'_>, _: Value<'_>| {});
         }
@@ -161,6 +166,9 @@ impl Session {
                 exchange.timeline.ready = Some(time);
             }
             context.hops.asked(&self.info, exchange);
+            if exchange.is_llm() {
+                context.sink.asked(&self.info);
+            }
         }
         self.reading = false;
     }

@@ -3,7 +3,7 @@
 use super::{Context, SEND_LAG, Session, account, reason};
 use crate::{
     connection::stream::{Chunk, Segment},
-    event::{Direction, OpaqueReason},
+    event::{Content, Direction, OpaqueReason},
     protocol::{
         Loss,
         http1::Frame,
@@ -18,7 +18,8 @@ use crate::{
 };
 
 impl Session {
-    /// Reads what the server wrote. Leaves bytes of `segment` where a response begins whose request was not seen.
+    /// Reads what the server wrote. Leaves bytes of `segment` where a response begins whose request was not seen, or not to
+    /// its end.
     pub(super) fn write(&mut self, segment: &mut Segment<'_>, context: &mut Context<'_, impl Sink>) {
         if segment.is_empty() {
             return self.failed_write(segment, context);
@@ -33,9 +34,8 @@ impl Session {
         let write = Write { time: segment.time, unsent: segment.unsent > 0, call: self.call, lost: segment.lost };
         loop {
             let mut chunk = segment.front();
-            if self.opaque {
-                segment.advance(u64::MAX);
-                return;
+            if let Some(content) = self.opaque {
+                return self.pass(content, Direction::Send, segment, context);
             }
             if !chunk.is_empty() {
                 let expected = self.is_expected(segment.time);
@@ -49,7 +49,7 @@ impl Session {
                     (self.send_lost, self.joined) = (false, false);
                     self.responses.reset();
                     self.finish_lost(context);
-                } else if self.responses.at_boundary() && !expected && !segment.lost {
+                } else if self.responses.at_boundary() && !segment.lost && (!expected || self.is_early()) {
                     return;
                 }
                 if !segment.lost {
@@ -67,12 +67,18 @@ impl Session {
             if let Some(front) = self.exchanges.front_mut().filter(|_| self.response_begun.is_some()) {
                 front.response_bytes = self.responses.message_bytes();
             }
+            if frame.is_none() && self.responses.at_boundary() {
+                self.interim_is_over();
+            }
             match frame {
                 None if segment.is_empty() => return,
                 None => {}
                 Some(Frame::Begin) => self.response_begins(&write),
                 Some(Frame::Head(head)) => self.response_head(&head, &write, context),
                 Some(Frame::Body(chunk)) => {
+                    if self.coded_response {
+                        self.count(Content::Compressed, Direction::Send, chunk.len(), context);
+                    }
                     let keep = keep(context.config, self.client_left);
                     if let Some(front) = self.exchanges.front_mut() {
                         self.reader.body(chunk, front, &write, &keep, context.scratch);
@@ -148,8 +154,11 @@ impl Session {
 
     fn response_head(&mut self, head: &ResponseHead, write: &Write, context: &mut Context<'_, impl Sink>) {
         if head.tunnel {
-            let reason = if head.status == 101 { OpaqueReason::Upgrade } else { OpaqueReason::Connect };
-            self.opaque = true;
+            let (reason, content) = match head.status {
+                101 => (OpaqueReason::Upgrade, Content::Upgrade),
+                _ => (OpaqueReason::Connect, Content::Connect),
+            };
+            self.opaque = Some(content);
             context.sink.opaque(&self.info, reason);
             if let Some(exchange) = self.exchanges.pop_front() {
                 context.hops.over(&self.info, &exchange);
@@ -166,8 +175,16 @@ impl Session {
         front.status = Some(head.status);
         front.counted(head.prompt_tokens, head.generated_tokens);
         self.reader.begin(head, front);
-        if head.coded && front.route.is_some() && !std::mem::replace(&mut self.compressed, true) {
+        self.coded_response = head.coded && front.route.is_some();
+        if self.coded_response && !std::mem::replace(&mut self.compressed, true) {
             context.sink.opaque(&self.info, OpaqueReason::Compressed);
+        }
+    }
+
+    /// An interim response comes before the end of its request by nature; the final one is waited for again.
+    fn interim_is_over(&mut self) {
+        if let Some(front) = self.exchanges.front_mut() {
+            front.answered_early = false;
         }
     }
 

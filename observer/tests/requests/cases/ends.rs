@@ -55,6 +55,8 @@ fn case_19_cancelled_once() {
         assert_eq!((record.outcome, record.status), (Outcome::Cancelled, Some(200)), "{way}");
         assert_eq!((record.timeline.first, record.timeline.last), (Some(at(1.0)), Some(at(2.0))), "{way}");
         assert_eq!(record.timeline.end, Some(at(3.0)), "{way}");
+        // What was written in vain is counted, and its gaps are nobody's wait.
+        assert_eq!((record.gaps.count, record.gaps.sum, record.gaps.max), (1, ms(1.0), ms(1.0)), "{way}");
         let work = match way {
             "read 0" => 3.0,
             "fin" => 4.0,

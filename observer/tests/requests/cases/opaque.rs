@@ -1,7 +1,7 @@
 //! Short writes, blocked ones, and bytes that say nothing to us: case 25.
 
 use observer::{
-    event::{Data, Direction, OpaqueReason},
+    event::{Content, Data, Direction, OpaqueReason},
     request::record::Outcome,
 };
 
@@ -73,6 +73,10 @@ fn case_25_upgrades_and_tunnels() {
         .write(5.0, format!("{STREAM_HEAD}{}{END}", content("a")))
         .every_split();
     assert_eq!((said.opaque.as_slice(), said.others), ([OpaqueReason::Upgrade].as_slice(), 1));
+    let after = request("/v1/completions", "{}").len() as u64;
+    assert_eq!(said.bytes[&(Content::Upgrade, "receive")], after);
+    assert_eq!(said.bytes[&(Content::Upgrade, "send")], 2 + format!("{STREAM_HEAD}{}{END}", content("a")).len() as u64);
+    assert_eq!(said.bytes[&(Content::Plain, "receive")], (chat(false).len() + websocket.len()) as u64);
     assert_eq!(said.record().outcome, Outcome::Ok, "what came before stands");
     assert_eq!(said.unparsed, [0, 0]);
 
@@ -117,6 +121,11 @@ fn case_25_a_coded_response_has_times_and_no_tokens() {
         }
         assert_eq!(first.response_bytes, second.response_bytes);
         assert!(first.response_bytes > 100);
+        let coded = format!("\u{1f}\u{8}{}", content("a")).len() as u64;
+        assert_eq!(said.bytes[&(Content::Compressed, "send")], 2 * coded, "without their framing");
+        let all = said.bytes[&(Content::Plain, "send")] + 2 * coded;
+        assert_eq!(all, first.response_bytes + second.response_bytes, "each byte once");
+        assert_eq!(said.bytes[&(Content::Plain, "receive")], 2 * chat(true).len() as u64);
     }
     assert_eq!(coded("identity").records[0].token_events, Some(1), "no coding at all");
 }
@@ -142,6 +151,10 @@ fn case_25_a_coded_answer_and_a_coded_request() {
     let [first, second] = &said.records[..] else { panic!("{said:?}") };
     assert_eq!((first.outcome, first.token_events, first.stream), (Outcome::Ok, Some(1), Some(true)));
     assert_eq!((first.request_model.as_deref(), first.response_model.as_deref()), (None, Some("served")));
+    for direction in ["receive", "send"] {
+        let bodies = if direction == "send" { 1 } else { 2 };
+        assert_eq!(said.bytes[&(Content::Compressed, direction)], bodies * zstd.len() as u64);
+    }
     assert_eq!(first.request_bytes, (head("zstd").len() + zstd.len()) as u64);
     assert_eq!((second.outcome, second.status), (Outcome::HttpError, Some(500)));
     assert_eq!((&second.request_model, &second.response_model), (&None, &None));

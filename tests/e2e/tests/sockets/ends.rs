@@ -13,6 +13,22 @@ use serde_json::json;
 
 use super::{exchange, finish, observed, respond};
 
+observer_e2e::with_each_socket_hook! {
+    client_resets_mid_stream,
+    client_closes_mid_stream,
+    client_closes_before_the_first_token,
+    client_half_closes_and_waits,
+    client_closes_after_the_whole_answer,
+    server_closes_mid_stream,
+    error_in_the_stream,
+    http_errors,
+    answered_before_the_request_was_whole,
+    answer_delimited_by_close,
+    what_never_was_tracked_is_forgotten,
+    client_resets_before_the_server_reads,
+    body_and_fin_in_one_read,
+}
+
 /// Sends a request and answers it with the first `tokens` token events; the client has read them all.
 fn begin(link: &Link, id: &str, tokens: usize) -> Answer {
     let answer = Answer::new(tokens + 3, 10);
@@ -47,7 +63,6 @@ fn expect_cancelled(observer: &Observer, id: &str, tokens: std::ops::RangeInclus
     line
 }
 
-#[test]
 fn client_resets_mid_stream() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -63,7 +78,6 @@ fn client_resets_mid_stream() {
     finish(observer);
 }
 
-#[test]
 fn client_closes_mid_stream() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -82,7 +96,6 @@ fn client_closes_mid_stream() {
 }
 
 /// The client closes while the server generates its first token; nothing is ever written.
-#[test]
 fn client_closes_before_the_first_token() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -101,7 +114,6 @@ fn client_closes_before_the_first_token() {
 }
 
 /// A half-closed client still wants its answer.
-#[test]
 fn client_half_closes_and_waits() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -120,7 +132,6 @@ fn client_half_closes_and_waits() {
 }
 
 /// openai-python closes after `[DONE]`, before it has read the terminator: that is no cancel.
-#[test]
 fn client_closes_after_the_whole_answer() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -140,7 +151,6 @@ fn client_closes_after_the_whole_answer() {
     finish(observer);
 }
 
-#[test]
 fn server_closes_mid_stream() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -158,7 +168,6 @@ fn server_closes_mid_stream() {
     finish(observer);
 }
 
-#[test]
 fn error_in_the_stream() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -178,7 +187,6 @@ fn error_in_the_stream() {
     finish(observer);
 }
 
-#[test]
 fn http_errors() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -205,7 +213,6 @@ fn http_errors() {
 }
 
 /// The answer precedes the request's end: that end is unknown, and no phase is negative.
-#[test]
 fn answered_before_the_request_was_whole() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -224,7 +231,6 @@ fn answered_before_the_request_was_whole() {
 }
 
 /// An answer without a length ends with the connection: by the server's FIN it is whole.
-#[test]
 fn answer_delimited_by_close() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -258,7 +264,6 @@ fn answer_delimited_by_close() {
 
 /// A connection that was joined inside its only request, and one that began as HTTP and went on as something else:
 /// neither is ever tracked. The first is forgotten when it closes, the other at once.
-#[test]
 fn what_never_was_tracked_is_forgotten() {
     require!(kernel);
     let listener = Listener::v4();
@@ -283,7 +288,6 @@ fn what_never_was_tracked_is_forgotten() {
 }
 
 /// Clients that give up in the accept queue: the server reads and answers what is of use to nobody.
-#[test]
 fn client_resets_before_the_server_reads() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -307,7 +311,6 @@ fn client_resets_before_the_server_reads() {
 }
 
 /// The FIN takes a position of its own, which the read that reaches it passes.
-#[test]
 fn body_and_fin_in_one_read() {
     require!(kernel);
     let (listener, observer) = observed();

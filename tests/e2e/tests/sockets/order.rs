@@ -21,7 +21,18 @@ use observer_e2e::{
 
 use super::{Expected, Sent, TOKENS, exchange, finish, observed, respond};
 
-#[test]
+observer_e2e::with_each_socket_hook! {
+    connection_older_than_the_observer,
+    request_older_than_the_observer,
+    pipelined_in_one_write,
+    reader_and_writer_on_different_threads,
+    many_connections_at_once,
+    descriptors_are_reused,
+    every_family,
+    unix_socket,
+    other_requests_on_the_same_connection,
+}
+
 fn connection_older_than_the_observer() {
     require!(kernel);
     let listener = Listener::v4();
@@ -41,7 +52,6 @@ fn connection_older_than_the_observer() {
 }
 
 /// A request under way when the observer starts is not timed; the one after it is.
-#[test]
 fn request_older_than_the_observer() {
     require!(kernel);
     let listener = Listener::v4();
@@ -62,7 +72,6 @@ fn request_older_than_the_observer() {
     finish(observer);
 }
 
-#[test]
 fn pipelined_in_one_write() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -90,7 +99,6 @@ fn pipelined_in_one_write() {
 }
 
 /// The event of a read can overtake that of the write before it: order is the stream's, not the ring's.
-#[test]
 fn reader_and_writer_on_different_threads() {
     require!(kernel);
     const REQUESTS: usize = 300;
@@ -135,7 +143,6 @@ fn reader_and_writer_on_different_threads() {
     finish(observer);
 }
 
-#[test]
 fn many_connections_at_once() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -152,7 +159,6 @@ fn many_connections_at_once() {
 }
 
 /// New connections take the descriptors of closed ones: state belongs to the socket.
-#[test]
 fn descriptors_are_reused() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -168,7 +174,6 @@ fn descriptors_are_reused() {
     finish(observer);
 }
 
-#[test]
 fn every_family() {
     require!(kernel);
     let listeners = [Listener::v4(), Listener::v6(), Listener::mapped()];
@@ -185,7 +190,6 @@ fn every_family() {
     finish(observer);
 }
 
-#[test]
 fn unix_socket() {
     require!(kernel, sample);
     let scratch = Scratch::new();
@@ -217,7 +221,6 @@ fn unix_socket() {
 }
 
 /// HEAD has no body whatever its length says; control routes are no requests of ours.
-#[test]
 fn other_requests_on_the_same_connection() {
     require!(kernel);
     let (listener, observer) = observed();

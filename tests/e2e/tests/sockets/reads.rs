@@ -13,8 +13,19 @@ use observer_e2e::{
 
 use super::{Expected, TOKENS, exchange, exchange_with, finish, observed, respond};
 
+observer_e2e::with_each_socket_hook! {
+    twenty_four_bytes_and_then_the_rest,
+    one_byte_at_a_time,
+    one_byte_in_the_background,
+    peeking_consumes_nothing,
+    scattered_into_vectors_and_messages,
+    long_body_in_many_reads,
+    discarded_body_is_not_read_from_the_buffer,
+    unseen_requests_are_not_guessed,
+    expect_continue,
+}
+
 /// hyper looks for the HTTP/2 preface first.
-#[test]
 fn twenty_four_bytes_and_then_the_rest() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -29,7 +40,6 @@ fn twenty_four_bytes_and_then_the_rest() {
     finish(observer);
 }
 
-#[test]
 fn one_byte_at_a_time() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -42,7 +52,6 @@ fn one_byte_at_a_time() {
 }
 
 /// Go's server reads one byte in the background, to learn of a client that leaves; it belongs to the next request.
-#[test]
 fn one_byte_in_the_background() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -89,7 +98,6 @@ fn one_byte_in_the_background() {
 }
 
 /// Looking is not reading.
-#[test]
 fn peeking_consumes_nothing() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -107,7 +115,6 @@ fn peeking_consumes_nothing() {
     finish(observer);
 }
 
-#[test]
 fn scattered_into_vectors_and_messages() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -125,7 +132,6 @@ fn scattered_into_vectors_and_messages() {
 }
 
 /// A long prompt comes first: neither model nor streaming is where a glance would find it, and the prompt lies.
-#[test]
 fn long_body_in_many_reads() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -167,7 +173,6 @@ fn long_body_in_many_reads() {
 }
 
 /// `MSG_TRUNC` moves bytes out of the socket without copying them: the buffer still holds what was there before.
-#[test]
 fn discarded_body_is_not_read_from_the_buffer() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -190,7 +195,6 @@ fn discarded_body_is_not_read_from_the_buffer() {
 
 /// `recvmmsg` and io_uring: the registers are not the read's, so there are no bytes to be had. What was asked is
 /// unknown, and must not be guessed; what follows is plain again.
-#[test]
 fn unseen_requests_are_not_guessed() {
     require!(kernel, io_uring);
     let (listener, observer) = observed();
@@ -234,7 +238,6 @@ fn unseen_requests_are_not_guessed() {
 }
 
 /// The interim response is not the response.
-#[test]
 fn expect_continue() {
     require!(kernel);
     let (listener, observer) = observed();

@@ -19,6 +19,14 @@ use observer_e2e::{
 
 use super::{Expected, Sent, TOKENS, exchange, finish, observed, respond_with};
 
+observer_e2e::with_each_socket_hook! {
+    gathered_from_vectors_and_messages,
+    gathered_from_very_many_vectors,
+    events_across_writes,
+    slow_reader,
+    held_back_bytes_are_marked,
+}
+
 /// One exchange in which everything but the server's writing is plain.
 fn written(link: &Link, id: &str, answer: &Answer, write: impl FnOnce(&Link) -> Sent) -> Expected {
     let request = traffic::chat(id);
@@ -38,7 +46,6 @@ fn at_once(link: &Link, answer: &Answer, write: impl FnOnce(&[u8]) -> Mark) -> S
     Sent { header: mark, tokens: vec![mark; answer.tokens.len()], end: mark }
 }
 
-#[test]
 fn gathered_from_vectors_and_messages() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -68,7 +75,6 @@ fn gathered_from_vectors_and_messages() {
 }
 
 /// More vectors than are gathered: what lies beyond is a gap.
-#[test]
 fn gathered_from_very_many_vectors() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -85,7 +91,6 @@ fn gathered_from_very_many_vectors() {
 }
 
 /// An event may be spread over writes, and a write may hold the end of one and the begin of the next.
-#[test]
 fn events_across_writes() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -113,7 +118,8 @@ fn events_across_writes() {
     finish(observer);
 }
 
-/// Calls that show no bytes: what they carried is a gap of known length, and the next request is plain again.
+/// Calls that show no bytes: what they carried is a gap of known length, and the next request is plain again. Not all hooks
+/// see that there was a call: `docs/kernel-support.md`.
 #[test]
 fn unseen_answers_are_not_guessed() {
     require!(kernel, io_uring);
@@ -175,7 +181,6 @@ fn whole_body(link: &Link, observer: &Observer, id: &str, send: impl Fn(&[u8]) -
 
 /// A client that reads slowly: short writes and EAGAIN. Only what the kernel took counts, and the time of waiting is
 /// told.
-#[test]
 fn slow_reader() {
     require!(kernel);
     let (listener, observer) = observed();
@@ -233,7 +238,6 @@ fn slow_reader() {
 }
 
 /// Bytes that the kernel holds back have no packet yet: their stamps are marked.
-#[test]
 fn held_back_bytes_are_marked() {
     require!(kernel);
     let (listener, observer) = observed();
