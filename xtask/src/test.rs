@@ -36,25 +36,47 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     } else {
         timed("build what the end-to-end tests run", || build::release(&["observer", "sample-llm"]))?;
     }
-    timed("unit and integration tests", || {
+    let mut stages = Stages::default();
+    stages.run("unit and integration tests", || {
         let mut command = build::with_object(cargo());
         command.args(["test", "--no-fail-fast", "--workspace", "--exclude", "observer-e2e"]).args(filter);
         execute(&mut command)
-    })?;
-    if args.no_kernel {
-        return Ok(());
+    });
+    if !args.no_kernel {
+        stages.run("end-to-end tests", || {
+            let mut command = build::with_object(cargo());
+            command.args(["test", "--no-fail-fast", "--release", "--package", "observer-e2e", "--tests"]).args(filter);
+            // They share the machine's kernel, ports and clocks: one at a time.
+            command.args(["--", "--test-threads=1"]);
+            environment(&mut command);
+            execute(&mut command)
+        });
+        stages.run("pages in a browser", || pages(filter));
+        // Chosen by name, it is `cargo xtask vm --test NAME`.
+        if filter.is_none() {
+            stages.run("other kernels", other_kernels);
+        }
     }
-    timed("end-to-end tests", || {
-        let mut command = build::with_object(cargo());
-        command.args(["test", "--no-fail-fast", "--release", "--package", "observer-e2e", "--tests"]).args(filter);
-        // They share the machine's kernel, ports and clocks: one at a time.
-        command.args(["--", "--test-threads=1"]);
-        environment(&mut command);
-        execute(&mut command)
-    })?;
-    pages(filter)?;
-    // Chosen by name, it is `cargo xtask vm --test NAME`.
-    if filter.is_none() { other_kernels() } else { Ok(()) }
+    stages.end()
+}
+
+/// All that is tested, one after another: a stage that fails does not hide what the next ones would say.
+#[derive(Default)]
+struct Stages {
+    failed: Vec<String>,
+}
+
+impl Stages {
+    fn run(&mut self, name: &str, stage: impl FnOnce() -> Result<()>) {
+        if let Err(error) = timed(name, stage) {
+            note(&format!("{name}: {error:#}"));
+            self.failed.push(format!("{name}: {error:#}"));
+        }
+    }
+
+    fn end(self) -> Result<()> {
+        if self.failed.is_empty() { Ok(()) } else { bail!("failed: {}", self.failed.join("; ")) }
+    }
 }
 
 /// Other kernels, in virtual machines; where there can be none, it says why, as tests do.
@@ -67,7 +89,7 @@ fn other_kernels() -> Result<()> {
         step(&format!("no virtual machines: {reason}"));
         return Ok(());
     }
-    timed("virtual machines", || vm::run(&VmArgs::ALL))
+    vm::run(&VmArgs::ALL)
 }
 
 /// pytest: no test has this name.
@@ -79,24 +101,18 @@ fn pages(filter: Option<&str>) -> Result<()> {
     if filter.is_some_and(|filter| !filter.chars().all(|character| character.is_alphanumeric() || character == '_')) {
         return Ok(());
     }
-    timed("pytest", || {
-        let mut command = Command::new(paths::venv().join("bin/python"));
-        command.current_dir(paths::root()).env("PYTHONDONTWRITEBYTECODE", "1").args([
-            "-m",
-            "pytest",
-            "tests/e2e/pytest",
-        ]);
-        if let Some(filter) = filter {
-            command.args(["-k", filter]);
-        }
-        environment(&mut command);
-        note(&shown(&command));
-        let status = command.status().context("start pytest")?;
-        if !(status.success() || filter.is_some() && status.code() == Some(NONE_CHOSEN)) {
-            bail!("pytest failed ({status})");
-        }
-        Ok(())
-    })
+    let mut command = Command::new(paths::venv().join("bin/python"));
+    command.current_dir(paths::root()).env("PYTHONDONTWRITEBYTECODE", "1").args(["-m", "pytest", "tests/e2e/pytest"]);
+    if let Some(filter) = filter {
+        command.args(["-k", filter]);
+    }
+    environment(&mut command);
+    note(&shown(&command));
+    let status = command.status().context("start pytest")?;
+    if !(status.success() || filter.is_some() && status.code() == Some(NONE_CHOSEN)) {
+        bail!("pytest failed ({status})");
+    }
+    Ok(())
 }
 
 fn environment(command: &mut Command) {
