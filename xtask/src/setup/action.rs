@@ -99,6 +99,18 @@ pub(super) fn names(prefix: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
+/// A package, and those it depends on that are not installed, or not in the version that it would come with.
+pub(super) fn with_missing(package: &str) -> Result<Vec<String>> {
+    let plan = output("apt-get", &["--simulate", "--no-install-recommends", "install", package])
+        .with_context(|| format!("apt cannot install {package}"))?;
+    Ok(to_install(&plan))
+}
+
+/// Names of the packages that a plan of apt-get's would install.
+fn to_install(plan: &str) -> Vec<String> {
+    plan.lines().filter_map(|line| line.strip_prefix("Inst ")?.split(' ').next()).map(str::to_owned).collect()
+}
+
 /// Fetches packages of the distribution and unpacks them into a folder.
 pub(super) fn fetch(names: &[&str], into: &Path) -> Result<()> {
     let packages = into.join("packages");
@@ -153,5 +165,15 @@ mod tests {
         assert_eq!(Action::apt(&["a", "b"]).shown(), "sudo apt-get install --no-install-recommends a b");
         let action = Action::run(&[("X", "/y".to_owned())], &["cargo", "install", "z"]);
         assert_eq!(action.shown(), "X=/y cargo install z");
+    }
+
+    #[test]
+    fn a_plan_of_apts_tells_what_it_would_install() {
+        let plan = "NOTE: This is only a simulation!\n\
+                    Remv other [10.0]\n\
+                    Inst libx [1.0] (1.1 Debian:12/stable [amd64])\n\
+                    Inst machine (7.2 Debian:12/stable [amd64])\n\
+                    Conf libx (1.1 Debian:12/stable [amd64])";
+        assert_eq!(to_install(plan), ["libx", "machine"]);
     }
 }

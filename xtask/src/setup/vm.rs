@@ -3,11 +3,12 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context as _, Result, bail};
 
-use super::action::{Action, carry_out, fetch, has_apt, has_candidate, names, update};
+use super::action::{Action, carry_out, fetch, has_apt, has_candidate, names, update, with_missing};
 use crate::{
     paths,
     process::{is_root, step},
@@ -22,8 +23,10 @@ pub(crate) enum Kernel {
     Six12,
 }
 
-/// Programs and their packages: the machine, and what makes the list of its modules.
-const PROGRAMS: [(&str, &str); 3] = [("qemu-system-x86_64", "qemu-system-x86"), ("depmod", "kmod"), ("xz", "xz-utils")];
+/// The machine, and its package.
+const QEMU: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
+/// Programs and their packages: what makes the list of a machine's modules.
+const PROGRAMS: [(&str, &str); 2] = [("depmod", "kmod"), ("xz", "xz-utils")];
 
 impl Kernel {
     pub(crate) fn version(self) -> &'static str {
@@ -71,9 +74,14 @@ fn only(folder: &Path, prefix: &str) -> Result<PathBuf> {
 /// Why no machine can run here, if that is so; nothing is installed to find out.
 pub(crate) fn missing() -> Option<String> {
     let here = |kernel: Kernel| kernel.image().is_ok() || known(kernel).is_ok_and(|package| package.is_some());
-    if let Some((program, package)) = PROGRAMS.iter().find(|(program, _)| paths::find(program).is_none())
+    let not_there = |(program, _): &&(&str, &str)| paths::find(program).is_none();
+    if let Some((program, package)) = PROGRAMS.iter().find(not_there)
         && !(is_root() && has_apt())
     {
+        return Some(format!("{program} is not installed (package {package})"));
+    }
+    let (program, package) = QEMU;
+    if qemu().is_none() && !has_candidate(package) && !(is_root() && has_apt()) {
         return Some(format!("{program} is not installed (package {package})"));
     }
     let kernel = [Kernel::Six1, Kernel::Six12].into_iter().find(|kernel| !here(*kernel))?;
@@ -87,7 +95,58 @@ pub(crate) fn run(kernels: &[Kernel]) -> Result<()> {
     if !missing.is_empty() {
         carry_out("install what virtual machines run on", &[Action::apt(&missing)])?;
     }
+    if qemu().is_none() {
+        unpack_qemu()?;
+    }
     kernels.iter().try_for_each(|kernel| unpack(*kernel))
+}
+
+/// Where qemu is unpacked, as in `/`.
+fn qemu_folder() -> PathBuf {
+    paths::target().join("vm/qemu")
+}
+
+/// qemu: this host's, else the one that was unpacked.
+pub(crate) fn qemu() -> Option<Command> {
+    let (program, _) = QEMU;
+    if let Some(program) = paths::find(program) {
+        return Some(Command::new(program));
+    }
+    let folder = qemu_folder();
+    let program = folder.join("usr/bin").join(program);
+    if !program.is_file() {
+        return None;
+    }
+    let libraries = folder.join("usr/lib/x86_64-linux-gnu");
+    let mut command = Command::new(program);
+    command.env("LD_LIBRARY_PATH", &libraries).env("QEMU_MODULE_DIR", libraries.join("qemu"));
+    for firmware in ["qemu", "seabios"] {
+        command.arg("-L").arg(folder.join("usr/share").join(firmware));
+    }
+    Some(command)
+}
+
+/// Not installed: on a host with other parts of qemu, of another version, these would have to go.
+fn unpack_qemu() -> Result<()> {
+    let (program, package) = QEMU;
+    if is_root() && has_apt() && !has_candidate(package) {
+        update()?;
+    }
+    step(&format!("unpack {package}"));
+    let folder = qemu_folder();
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("empty {}", folder.display()))?;
+    }
+    let packages = with_missing(package)?;
+    fetch(&packages.iter().map(String::as_str).collect::<Vec<_>>(), &folder)?;
+    let command = qemu().with_context(|| format!("{package} has no usr/bin/{program}"))?;
+    run_quietly(command).with_context(|| format!("{program} below {}: install {package} by hand", folder.display()))
+}
+
+/// Whether a program can say its version.
+fn run_quietly(mut command: Command) -> Result<()> {
+    let output = command.arg("--version").output().context("start it")?;
+    if output.status.success() { Ok(()) } else { bail!("{}", String::from_utf8_lossy(&output.stderr).trim()) }
 }
 
 /// The newest package of it that apt can install, with new lists if these have none.

@@ -110,7 +110,7 @@ pub(crate) fn run(args: &VmArgs) -> Result<()> {
     let mut failures = Vec::new();
     for (machine, checks) in &machines {
         let plan = Plan::new(machine, checks, &programs, args)?;
-        let outcome = timed(&format!("boot Linux {machine}"), || machine.run(&plan))?;
+        let outcome = timed(&format!("boot Linux {machine}"), || machine.run_emulated(&plan))?;
         outcome.tell(machine);
         if !outcome.passed(!args.observer.is_empty()) {
             failures.push(machine.to_string());
