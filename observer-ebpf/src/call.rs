@@ -76,14 +76,69 @@ pub fn moved(sock: Sock, result: i32, flags: i32, direction: u8, buffers: impl F
         return pass(sock, socket, direction, result as u32);
     }
     let call_buffers =
-        if direction == DIRECTION_RECEIVE && flags & MSG_TRUNC != 0 { Buffers::Unknown } else { buffers() };
-    if socket.verdict != TRACKED && !decide(sock, socket, transport, direction, result, call_buffers, time) {
+        if direction == DIRECTION_RECEIVE && flags & MSG_TRUNC != 0 { Buffers::unknown() } else { buffers() };
+    let seen = Seen {
+        sock: sock.address(),
+        inode: sock.inode(),
+        time,
+        buffers: call_buffers,
+        result,
+        transport,
+        direction: u32::from(direction),
+        padding: 0,
+    };
+    let told = socket.verdict == TRACKED
+        || if sock.is_typed() { decide(sock, socket, &seen) } else { obs_decide_at(&seen, socket) != 0 };
+    if !told {
         if result > 0 && is_counted(socket, transport) {
             count_bytes(socket.content, direction, result as u32);
         }
-        return;
+    } else if sock.is_typed() {
+        report(sock, socket, &seen);
+    } else {
+        obs_report_at(&seen, socket);
     }
-    report(sock, socket, transport, direction, result, call_buffers, time);
+}
+
+/// A call on a socket in scope.
+#[repr(C)]
+pub struct Seen {
+    /// Address of the `struct sock`, and of its inode where the verifier does not know the type.
+    sock: u64,
+    inode: u64,
+    time: u64,
+    buffers: Buffers,
+    result: i32,
+    transport: Transport,
+    direction: u32,
+    padding: u32,
+}
+
+impl Seen {
+    #[inline(always)]
+    fn direction(&self) -> u8 {
+        self.direction as u8
+    }
+}
+
+/// [`decide`] for a socket by address. A function of its own with global linkage, which the verifier checks once, and not
+/// once for each way that leads to it; pointers that it trusts cannot be handed to one.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn obs_decide_at(seen: *const Seen, socket: *mut Socket) -> u32 {
+    // SAFETY: null, or references from `moved`.
+    let (Some(seen), Some(socket)) = (unsafe { (seen.as_ref(), socket.as_mut()) }) else { return 0 };
+    u32::from(decide(Sock::at(seen.sock, seen.inode), socket, seen))
+}
+
+/// [`report`] for a socket by address; see [`obs_decide_at`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn obs_report_at(seen: *const Seen, socket: *mut Socket) -> u32 {
+    // SAFETY: null, or references from `moved`.
+    let (Some(seen), Some(socket)) = (unsafe { (seen.as_ref(), socket.as_mut()) }) else { return 0 };
+    report(Sock::at(seen.sock, seen.inode), socket, seen);
+    1
 }
 
 /// Whether bytes of this socket that become no events are counted. AF_UNIX sockets of any kind are looked at, and both
@@ -161,15 +216,8 @@ fn forget(sock: Sock, socket: &mut Socket, time: u64) {
 
 /// First sight: whether this call is to be reported. Says to user space what became known.
 #[inline(always)]
-fn decide(
-    sock: Sock,
-    socket: &mut Socket,
-    transport: Transport,
-    direction: u8,
-    result: i32,
-    call_buffers: Buffers,
-    time: u64,
-) -> bool {
+fn decide(sock: Sock, socket: &mut Socket, seen: &Seen) -> bool {
+    let (transport, direction, result, time) = (seen.transport, seen.direction(), seen.result, seen.time);
     if result <= 0 {
         return socket.verdict == PROVISIONAL;
     }
@@ -177,13 +225,18 @@ fn decide(
         leave_alone(sock, socket, time, OPEN_MPTCP, content::MPTCP);
         return false;
     }
+    // Joined late, with the handshake done: what is read and written is text, and what TCP counts is not.
+    if socket.has(LATE) && sock.tcp().is_some_and(|tcp| tcp.has_upper_protocol()) {
+        leave_alone(sock, socket, time, OPEN_TLS, content::KTLS);
+        return false;
+    }
     if direction == DIRECTION_SEND {
         if socket.verdict == PROVISIONAL {
             return true;
         }
-        return decide_by_write(sock, socket, transport, result, call_buffers, time);
+        return decide_by_write(sock, socket, seen);
     }
-    let (word, length) = peek(call_buffers, result as u32);
+    let (word, length) = peek(seen.buffers, result as u32);
     let (prefix, prefix_length) = if socket.verdict == PROVISIONAL {
         let known = socket.prefix_length & 7;
         ((socket.prefix & filter::mask(known)) | word << (8 * known), known + length)
@@ -236,7 +289,8 @@ fn decide(
             }
             false
         }
-        FirstBytes::Undecided => {
+        // A server within the kernel, such as that of NFS, has sockets without files.
+        FirstBytes::Undecided if sock.has_file() => {
             leave_alone(sock, socket, time, OPEN_UNREADABLE, content::UNREADABLE);
             false
         }
@@ -268,19 +322,13 @@ fn not_http(socket: &mut Socket) {
 
 /// First sight by a write: a server does not speak first in HTTP.
 #[inline(always)]
-fn decide_by_write(
-    sock: Sock,
-    socket: &mut Socket,
-    transport: Transport,
-    result: i32,
-    call_buffers: Buffers,
-    time: u64,
-) -> bool {
+fn decide_by_write(sock: Sock, socket: &mut Socket, seen: &Seen) -> bool {
+    let (transport, time) = (seen.transport, seen.time);
     if !socket.has(LATE) {
         not_http(socket);
         return false;
     }
-    let (word, length) = peek(call_buffers, result as u32);
+    let (word, length) = peek(seen.buffers, seen.result as u32);
     if length >= 8 && filter::first_bytes(word, length) == FirstBytes::Http1 {
         // Who writes a request line is a client: AF_UNIX ends look alike, and a port number can be anyone's.
         socket.verdict = LEFT_ALONE;
@@ -318,33 +366,58 @@ fn leave_alone(sock: Sock, socket: &mut Socket, time: u64, reason: u16, content:
     let _counted = emit::open(sock, socket, time, 0, late | reason);
 }
 
-/// Up to 8 first bytes of a call, little endian: of the first iovecs, if there are several.
+/// First bytes of a call.
+#[repr(C)]
+pub struct First {
+    /// Little endian.
+    word: u64,
+    /// How many: up to 8.
+    length: u64,
+}
+
+/// Up to 8 first bytes of a call that moved `total`, and how many.
 #[inline(always)]
-fn peek(call_buffers: Buffers, total: u32) -> (u64, u32) {
+fn peek(buffers: Buffers, total: u32) -> (u64, u32) {
+    let mut first = First { word: 0, length: 0 };
+    obs_peek(&mut first, buffers.kind, buffers.address, buffers.count, total);
+    (first.word, clamp(first.length, 8) as u32)
+}
+
+/// Of the first iovecs, if there are several. A function of its own with global linkage, as [`obs_decide_at`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn obs_peek(first: *mut First, kind: u64, address: u64, count: u64, total: u32) -> u32 {
+    // SAFETY: null, or a reference from `peek`.
+    let Some(first) = (unsafe { first.as_mut() }) else { return 0 };
     let total = u64::from(total);
-    let (mut vector, count) = match call_buffers {
-        Buffers::One(base, _) => return peek_one(base, total),
-        Buffers::Many(vector, count) => (vector, count),
-        Buffers::Unknown => return (0, 0),
-    };
-    let (mut word, mut length, mut index) = (0u64, 0u32, 0u64);
+    match kind {
+        Buffers::ONE => {
+            let (word, length) = peek_one(address, total);
+            (first.word, first.length) = (word, u64::from(length));
+            return 1;
+        }
+        Buffers::MANY => {}
+        _ => return 0,
+    }
+    let (mut word, mut length, mut vector, mut index) = (0u64, 0u64, address, 0u64);
     while index < 4 {
         let mut iovec = [0u64; 2];
         // SAFETY: 16 bytes into 16 bytes.
         if index >= count || unsafe { bpf_probe_read_user((&raw mut iovec).cast(), 16, vector as *const _) } != 0 {
             break;
         }
-        let rest = total - u64::from(length);
+        let rest = total - length;
         let (part, size) = peek_one(iovec[0], if iovec[1] < rest { iovec[1] } else { rest });
         word |= part << (8 * (length & 7));
-        length += size;
-        if length >= 8 || u64::from(length) >= total {
+        length += u64::from(size);
+        if length >= 8 || length >= total {
             break;
         }
         vector += 16;
         index += 1;
     }
-    (word, if length > 8 { 8 } else { length })
+    (first.word, first.length) = (word, length);
+    1
 }
 
 /// Up to 8 bytes at `base`.
@@ -372,15 +445,8 @@ fn left_at(begun: u64, now: u64) -> u64 {
 
 /// Sends the events of one call on a tracked connection.
 #[inline(always)]
-fn report(
-    sock: Sock,
-    socket: &mut Socket,
-    transport: Transport,
-    direction: u8,
-    result: i32,
-    call_buffers: Buffers,
-    time: u64,
-) {
+fn report(sock: Sock, socket: &mut Socket, seen: &Seen) {
+    let (direction, result, time) = (seen.direction(), seen.result, seen.time);
     let length = if result > 0 { result as u32 } else { 0 };
     let send = direction == DIRECTION_SEND;
     if send {
@@ -403,7 +469,7 @@ fn report(
         direction,
         flags: 0,
     };
-    if transport == Transport::Tcp {
+    if seen.transport == Transport::Tcp {
         let Some(tcp) = sock.tcp() else { return };
         call.flags = DATA_TCP;
         if send {
@@ -418,14 +484,14 @@ fn report(
         } else {
             let end = socket.read_end(tcp);
             call.sequence = end.wrapping_sub(length);
-            emit::arrivals(socket, call.cookie, time, end);
+            emit::obs_emit_arrivals(socket, time, end);
         }
     } else {
         let counter = if send { &mut socket.sent } else { &mut socket.received };
         call.sequence = *counter;
         *counter = counter.wrapping_add(length);
     }
-    emit::data(&call, call_buffers);
+    emit::data(&call, seen.buffers);
     catch_up(sock, socket, send || length == 0);
 }
 

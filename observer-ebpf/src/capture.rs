@@ -1,11 +1,11 @@
 //! Copies a call's bytes out of user memory: the head, and the tail of what is longer.
 
-use core::{arch::asm, ffi::c_void};
+use core::arch::asm;
 
-use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_user};
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use observer_common::{
-    event::SocketData,
-    limits::{HEAD_MAX, IOVECS_MAX, TAIL_MAX},
+    event::{SocketData, SocketDataLarge, SocketDataMedium, SocketDataRecord, SocketDataSmall},
+    limits::{CAPTURE_MEDIUM, CAPTURE_SMALL, HEAD_MAX, IOVECS_MAX, TAIL_MAX},
 };
 
 /// How much was copied: head bytes at 0, tail bytes right behind them.
@@ -61,8 +61,7 @@ pub unsafe fn one<const CAPACITY: usize>(target: *mut u8, base: u64, requested: 
 }
 
 /// What a gather carries from iovec to iovec. It lives at the beginning of the reserved record, where the event's
-/// fixed part comes later: the verifier does not follow what stands there, so that one pass through [`step`] proves
-/// them all.
+/// fixed part comes later.
 #[repr(C)]
 struct Gather {
     cursor: u64,
@@ -85,8 +84,7 @@ const _: () = assert!(size_of::<Gather>() <= size_of::<SocketData>());
 #[inline(always)]
 pub unsafe fn many<const CAPACITY: usize>(record: *mut u8, vector: u64, count: u64, total: u64) -> Captured {
     let gather = record.cast::<Gather>();
-    let mut context = record;
-    // SAFETY: room for it, as asserted above. `step` keeps to the record, which outlives the loop.
+    // SAFETY: room for it, as asserted above. The steps keep to the record.
     unsafe {
         gather.write(Gather {
             cursor: vector,
@@ -98,8 +96,18 @@ pub unsafe fn many<const CAPACITY: usize>(record: *mut u8, vector: u64, count: u
             requested: 0,
             fault: 0,
         });
-        // A loop of our own would have the verifier follow every way through every iovec.
-        bpf_loop(IOVECS_MAX as u32, step::<CAPACITY> as *mut c_void, (&raw mut context).cast(), 0);
+        let mut index = 0;
+        while index < IOVECS_MAX {
+            let ended = match CAPACITY {
+                CAPTURE_SMALL => obs_gather_small(record.cast()),
+                CAPTURE_MEDIUM => obs_gather_medium(record.cast()),
+                _ => obs_gather_large(record.cast()),
+            };
+            if ended != 0 {
+                break;
+            }
+            index += 1;
+        }
         let Gather { position, head, tail, requested, fault, .. } = gather.read_volatile();
         // A tail counts only if it is whole and stands right behind a whole head.
         let tail = if head < HEAD_MAX as u64 || position < total { 0 } else { tail };
@@ -107,14 +115,37 @@ pub unsafe fn many<const CAPACITY: usize>(record: *mut u8, vector: u64, count: u
     }
 }
 
+/// One iovec into a small record; 1 ends the loop. A function of its own with global linkage: the verifier follows every
+/// way through it once, and not once for each iovec and each way that leads to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn obs_gather_small(record: *mut SocketDataSmall) -> u32 {
+    // SAFETY: `many` gives its record.
+    if record.is_null() { 1 } else { unsafe { step(record) } }
+}
+
+/// See [`obs_gather_small`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn obs_gather_medium(record: *mut SocketDataMedium) -> u32 {
+    // SAFETY: as there.
+    if record.is_null() { 1 } else { unsafe { step(record) } }
+}
+
+/// See [`obs_gather_small`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn obs_gather_large(record: *mut SocketDataLarge) -> u32 {
+    // SAFETY: as there.
+    if record.is_null() { 1 } else { unsafe { step(record) } }
+}
+
 /// One iovec; 1 ends the loop.
-unsafe extern "C" fn step<const CAPACITY: usize>(_index: u32, context: *mut c_void) -> i64 {
+#[inline(always)]
+unsafe fn step<const CAPACITY: usize>(record: *mut SocketDataRecord<CAPACITY>) -> u32 {
     let half = (CAPACITY / 2) as u64;
-    // SAFETY: `many` gives a pointer to its record, which begins with `Gather`; the payload follows the fixed part.
-    let (gather, target) = unsafe {
-        let record = *context.cast::<*mut u8>();
-        (&mut *record.cast::<Gather>(), record.add(size_of::<SocketData>()))
-    };
+    // SAFETY: the caller's record, which begins with `Gather`; the payload follows the fixed part.
+    let (gather, target) = unsafe { (&mut *record.cast::<Gather>(), record.cast::<u8>().add(size_of::<SocketData>())) };
     if gather.cursor >= gather.end {
         return 1;
     }

@@ -3,8 +3,8 @@
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id,
-        generated::{bpf_get_current_cgroup_id, bpf_ringbuf_query},
+        bpf_get_current_pid_tgid, bpf_get_smp_processor_id,
+        generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_ringbuf_query},
     },
     maps::ring_buf::RingBufEntry,
 };
@@ -20,7 +20,7 @@ use observer_common::{
 
 use crate::{
     capture::{self, Captured},
-    kernel::Sock,
+    kernel::{Address, Sock},
     maps::{ENDED, EVENTS, config, count},
     registers::Buffers,
     socket::Socket,
@@ -67,38 +67,25 @@ pub struct Call {
 /// A successful or failed call of a tracked connection.
 #[inline(always)]
 pub fn data(call: &Call, buffers: Buffers) {
-    let (kind, address, count) = match buffers {
-        Buffers::Unknown => (BUFFERS_UNKNOWN, 0, 0),
-        Buffers::One(address, length) => (BUFFERS_ONE, address, length),
-        Buffers::Many(address, count) => (BUFFERS_MANY, address, count),
-    };
-    obs_emit_data(call, kind, address, count);
+    obs_emit_data(call, buffers.kind, buffers.address, buffers.count);
 }
-
-const BUFFERS_UNKNOWN: u32 = 0;
-const BUFFERS_ONE: u32 = 1;
-const BUFFERS_MANY: u32 = 2;
 
 /// A function of its own with global linkage: the verifier checks it once, for any arguments, and not once for each
 /// way that leads to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn obs_emit_data(call: *const Call, kind: u32, address: u64, iovecs: u64) -> u32 {
+pub extern "C" fn obs_emit_data(call: *const Call, kind: u64, address: u64, count: u64) -> u32 {
     if call.is_null() {
         return 0;
     }
     // SAFETY: checked above; `data` passes a reference.
     let call = unsafe { &*call };
-    let buffers = match kind {
-        BUFFERS_ONE => Buffers::One(address, iovecs),
-        BUFFERS_MANY => Buffers::Many(address, iovecs),
-        _ => Buffers::Unknown,
-    };
+    let buffers = Buffers { kind, address, count };
     // A gather uses half of a record.
-    let need = match buffers {
-        Buffers::Many(..) => call.length.saturating_mul(2),
-        Buffers::One(..) => call.length,
-        Buffers::Unknown => 0,
+    let need = match kind {
+        Buffers::MANY => call.length.saturating_mul(2),
+        Buffers::ONE => call.length,
+        _ => 0,
     } as usize;
     if need <= CAPTURE_SMALL {
         record::<CAPTURE_SMALL>(call, buffers);
@@ -123,11 +110,12 @@ fn record<const N: usize>(call: &Call, buffers: Buffers) {
         let payload: *mut u8 = (&raw mut (*pointer).payload).cast();
         let mut flags = call.flags;
         let total = u64::from(call.length);
-        let captured = match buffers {
+        let Buffers { kind, address, count: size } = buffers;
+        let captured = match kind {
             _ if total == 0 => Captured::default(),
-            Buffers::One(base, requested) => capture::one::<N>(payload, base, requested, total),
-            Buffers::Many(vector, iovecs) => capture::many::<N>(pointer.cast(), vector, iovecs, total),
-            Buffers::Unknown => {
+            Buffers::ONE => capture::one::<N>(payload, address, size, total),
+            Buffers::MANY => capture::many::<N>(pointer.cast(), address, size, total),
+            _ => {
                 flags |= DATA_NO_PAYLOAD;
                 count(Counter::NoPayload);
                 Captured::default()
@@ -165,32 +153,72 @@ pub fn open(sock: Sock, socket: &Socket, time: u64, length: u32, flags: u16) -> 
         Some(tcp) => (tcp.write_seq(), socket.read_end(tcp).wrapping_sub(length)),
         None => (socket.sent, socket.received),
     };
+    let (local, remote) = sock.addresses();
+    let opened = Opened {
+        time,
+        cookie: socket.cookie,
+        established: socket.established,
+        local,
+        remote,
+        send_sequence,
+        receive_sequence,
+        flags,
+        family: sock.family(),
+        local_port: socket.local_port as u16,
+        remote_port: sock.remote_port(),
+    };
+    obs_emit_open(&opened) != 0
+}
+
+/// What is said of a connection, but for who calls.
+#[repr(C)]
+pub struct Opened {
+    time: u64,
+    cookie: u64,
+    established: u64,
+    local: Address,
+    remote: Address,
+    send_sequence: u32,
+    receive_sequence: u32,
+    flags: u16,
+    family: u16,
+    local_port: u16,
+    remote_port: u16,
+}
+
+/// A function of its own, as [`obs_emit_data`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn obs_emit_open(opened: *const Opened) -> u32 {
+    // SAFETY: null, or a reference from `open`.
+    let Some(opened) = (unsafe { opened.as_ref() }) else { return 0 };
     let Some(mut entry) = EVENTS.reserve::<SocketOpen>(0) else {
         count(Counter::OtherRingFull);
-        return false;
+        return 0;
     };
     let pointer = entry.as_mut_ptr();
     let ids = bpf_get_current_pid_tgid();
-    let (local, remote) = sock.addresses();
-    // SAFETY: the reserved record; addresses are arrays of the same size; the helper takes no pointers.
+    // SAFETY: the reserved record; addresses have the same size and lie at multiples of 8; the helpers take no more than
+    // the name's room.
     unsafe {
-        (*pointer).header = header(KIND_OPEN, flags, time, socket.cookie);
+        (*pointer).header = header(KIND_OPEN, opened.flags, opened.time, opened.cookie);
         (*pointer).tgid = (ids >> 32) as u32;
         (*pointer).tid = ids as u32;
-        (*pointer).family = sock.family();
-        (*pointer).local_port = socket.local_port as u16;
-        (*pointer).remote_port = sock.remote_port();
+        (*pointer).family = opened.family;
+        (*pointer).local_port = opened.local_port;
+        (*pointer).remote_port = opened.remote_port;
         (*pointer).padding = 0;
-        (&raw mut (*pointer).local_address).cast::<[u32; 4]>().write_unaligned(local);
-        (&raw mut (*pointer).remote_address).cast::<[u32; 4]>().write_unaligned(remote);
-        (*pointer).established = socket.established;
+        opened.local.write((&raw mut (*pointer).local_address).cast());
+        opened.remote.write((&raw mut (*pointer).remote_address).cast());
+        (*pointer).established = opened.established;
         (*pointer).cgroup = bpf_get_current_cgroup_id();
-        (*pointer).send_sequence = send_sequence;
-        (*pointer).receive_sequence = receive_sequence;
-        (*pointer).comm = bpf_get_current_comm().unwrap_or([0; COMM_LEN]);
+        (*pointer).send_sequence = opened.send_sequence;
+        (*pointer).receive_sequence = opened.receive_sequence;
+        // Zeros, if it fails.
+        bpf_get_current_comm((&raw mut (*pointer).comm).cast(), COMM_LEN as u32);
     }
     submit(entry, Counter::Open);
-    true
+    1
 }
 
 /// A tracked connection changed its state.
@@ -200,42 +228,55 @@ pub fn state(sock: Sock, cookie: u64, time: u64, old_state: u8, new_state: u8, e
         Some(tcp) => (tcp.write_seq(), tcp.rcv_nxt()),
         None => (0, 0),
     };
-    let Some(mut entry) = EVENTS.reserve::<SocketState>(0) else {
-        count(Counter::OtherRingFull);
-        if new_state == TCP_CLOSE {
-            // User space would keep it, and what it carried, for ever.
-            let _full = ENDED.push(cookie, 0);
-        }
-        return;
-    };
-    let value = SocketState {
-        header: header(KIND_STATE, 0, time, cookie),
+    obs_emit_state(&SocketState {
+        header: EventHeader { kind: KIND_STATE, flags: 0, cpu: 0, time, cookie },
         old_state,
         new_state,
         padding: 0,
         error,
         write_sequence,
         receive_sequence,
-    };
-    entry.write(value);
-    submit(entry, Counter::State);
+    });
 }
 
-/// Reports, and forgets, the stamps of bytes before `read_until`.
-#[inline(always)]
-pub fn arrivals(socket: &mut Socket, cookie: u64, time: u64, read_until: u32) {
+/// A change of state. A function of its own, as [`obs_emit_data`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn obs_emit_state(value: *const SocketState) -> u32 {
+    // SAFETY: null, or a reference from `state`.
+    let Some(value) = (unsafe { value.as_ref() }) else { return 0 };
+    let EventHeader { kind, flags, time, cookie, .. } = value.header;
+    let Some(mut entry) = EVENTS.reserve::<SocketState>(0) else {
+        count(Counter::OtherRingFull);
+        if value.new_state == TCP_CLOSE {
+            // User space would keep it, and what it carried, for ever.
+            let _full = ENDED.push(cookie, 0);
+        }
+        return 0;
+    };
+    entry.write(SocketState { header: header(kind, flags, time, cookie), ..*value });
+    submit(entry, Counter::State);
+    1
+}
+
+/// Reports, and forgets, the stamps of bytes before `read_until`. A function of its own, as [`obs_emit_data`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn obs_emit_arrivals(socket: *mut Socket, time: u64, read_until: u32) -> u32 {
+    // SAFETY: null, or a reference from `call`.
+    let Some(socket) = (unsafe { socket.as_mut() }) else { return 0 };
     let tail = socket.arrivals_tail;
     let pending = socket.arrivals_head.wrapping_sub(tail);
     if pending == 0 || pending > ARRIVALS as u32 {
-        return;
+        return 0;
     }
     let first = socket.arrivals[(tail as usize) & (ARRIVALS - 1)];
     if read_until.wrapping_sub(first.begin) as i32 <= 0 {
-        return;
+        return 0;
     }
     let Some(mut entry) = EVENTS.reserve::<SocketArrivals>(0) else {
         count(Counter::OtherRingFull);
-        return;
+        return 0;
     };
     let pointer = entry.as_mut_ptr();
     let mut filled = 0u32;
@@ -251,12 +292,13 @@ pub fn arrivals(socket: &mut Socket, cookie: u64, time: u64, read_until: u32) {
             index += 1;
             filled = index;
         }
-        (*pointer).header = header(KIND_ARRIVALS, 0, time, cookie);
+        (*pointer).header = header(KIND_ARRIVALS, 0, time, socket.cookie);
         (*pointer).count = filled;
         (*pointer).padding = 0;
     }
     socket.arrivals_tail = tail.wrapping_add(filled);
     submit(entry, Counter::Arrivals);
+    1
 }
 
 /// A process in scope began to listen.
@@ -280,7 +322,7 @@ pub fn connect(sock: Sock, time: u64, tgid: u32) {
     };
     let pointer = entry.as_mut_ptr();
     let (local, remote) = sock.addresses();
-    // SAFETY: the reserved record; addresses are arrays of the same size.
+    // SAFETY: the reserved record; addresses have the same size and lie at multiples of 4.
     unsafe {
         (*pointer).header = header(KIND_CONNECT, 0, time, sock.cookie());
         (*pointer).tgid = tgid;
@@ -288,8 +330,8 @@ pub fn connect(sock: Sock, time: u64, tgid: u32) {
         (*pointer).local_port = sock.local_port();
         (*pointer).remote_port = sock.remote_port();
         (*pointer).padding = [0; 3];
-        (&raw mut (*pointer).local_address).cast::<[u32; 4]>().write_unaligned(local);
-        (&raw mut (*pointer).remote_address).cast::<[u32; 4]>().write_unaligned(remote);
+        local.write((&raw mut (*pointer).local_address).cast());
+        remote.write((&raw mut (*pointer).remote_address).cast());
     }
     submit(entry, Counter::Connect);
 }

@@ -55,6 +55,7 @@ pub fn is_candidate(transport: Transport, local_port: u32, scope: &Scope) -> boo
 
 /// What a connection's first bytes are.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 pub enum FirstBytes {
     /// A request line of HTTP/1.
     Http1,
@@ -68,6 +69,28 @@ pub enum FirstBytes {
 /// Judges up to 8 first bytes, little endian in `word`.
 #[inline(always)]
 pub fn first_bytes(word: u64, length: u32) -> FirstBytes {
+    const HTTP1: u32 = FirstBytes::Http1 as u32;
+    const UNDECIDED: u32 = FirstBytes::Undecided as u32;
+    const HTTP2: u32 = FirstBytes::Http2 as u32;
+    const TLS: u32 = FirstBytes::Tls as u32;
+    match obs_first_bytes(word, length) {
+        HTTP1 => FirstBytes::Http1,
+        UNDECIDED => FirstBytes::Undecided,
+        HTTP2 => FirstBytes::Http2,
+        TLS => FirstBytes::Tls,
+        _ => FirstBytes::Other,
+    }
+}
+
+/// A function of its own with global linkage: the verifier checks it once, and not once for each way that leads to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn obs_first_bytes(word: u64, length: u32) -> u32 {
+    judge(word, length) as u32
+}
+
+#[inline(always)]
+fn judge(word: u64, length: u32) -> FirstBytes {
     const METHODS: [&[u8]; 8] = [b"POST ", b"GET ", b"HEAD ", b"OPTIONS ", b"PUT ", b"DELETE ", b"PATCH ", b"CONNECT "];
     const PREFACE: u64 = u64::from_le_bytes(*b"PRI * HT");
     if length == 0 {

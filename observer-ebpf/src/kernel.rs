@@ -1,6 +1,6 @@
 //! Fields of kernel structures, at offsets that the loader took from the kernel's BTF.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::helpers::{
     bpf_ktime_get_ns,
@@ -39,6 +39,18 @@ pub unsafe fn peek<T: Copy + Default>(address: u64) -> Option<T> {
     (failed == 0).then_some(value)
 }
 
+/// Reads kernel memory that may be gone: then zeros, which the helper leaves in place of what it could not read. No branch,
+/// or the verifier would follow each of them both ways.
+#[inline(always)]
+unsafe fn peek_or_zero<T: Copy>(address: u64) -> T {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: as many bytes as the value has, all of which the helper writes. The caller names a type of any bits.
+    unsafe {
+        bpf_probe_read_kernel(value.as_mut_ptr().cast::<c_void>(), size_of::<T>() as u32, address as *const c_void);
+        value.assume_init()
+    }
+}
+
 /// A structure of the kernel.
 #[derive(Clone, Copy)]
 struct Structure {
@@ -51,24 +63,41 @@ struct Structure {
 impl Structure {
     /// A member; 0 where it cannot be read.
     #[inline(always)]
-    unsafe fn field<T: Copy + Default>(self, offset: u32) -> T {
+    unsafe fn field<T: Copy>(self, offset: u32) -> T {
         // SAFETY: the caller's, as for `field` and `peek`.
         unsafe {
-            if self.typed {
-                field(self.pointer, offset)
-            } else {
-                peek(self.pointer as u64 + u64::from(offset)).unwrap_or_default()
-            }
+            if self.typed { field(self.pointer, offset) } else { peek_or_zero(self.pointer as u64 + u64::from(offset)) }
         }
     }
 }
 
 /// What carries a socket's bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Transport {
     Tcp,
     Mptcp,
     Unix,
+}
+
+/// An address: network order, IPv4 in the first word. No array, which would be copied by calls.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Address(u32, u32, u32, u32);
+
+impl Address {
+    /// # Safety
+    /// Room for four words, at a multiple of 4.
+    #[inline(always)]
+    pub unsafe fn write(self, to: *mut u32) {
+        // SAFETY: the caller's.
+        unsafe {
+            to.write(self.0);
+            to.add(1).write(self.1);
+            to.add(2).write(self.2);
+            to.add(3).write(self.3);
+        }
+    }
 }
 
 /// A `struct sock`.
@@ -97,13 +126,25 @@ impl Sock {
         self.structure.typed
     }
 
+    /// Its address; 0, where the verifier keeps that for itself.
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        if self.is_typed() { 0 } else { self.structure.pointer as u64 }
+    }
+
+    /// Address of its inode; 0, where its type is known.
+    #[inline(always)]
+    pub fn inode(self) -> u64 {
+        self.inode
+    }
+
     #[inline(always)]
     pub fn as_ptr(self) -> *mut c_void {
         self.structure.pointer.cast_mut().cast()
     }
 
     #[inline(always)]
-    unsafe fn field<T: Copy + Default>(self, offset: u32) -> T {
+    unsafe fn field<T: Copy>(self, offset: u32) -> T {
         // SAFETY: the caller's.
         unsafe { self.structure.field(offset) }
     }
@@ -163,22 +204,19 @@ impl Sock {
         u16::from_be(unsafe { self.field(config!(sock_remote_port)) })
     }
 
-    /// Local and remote address, network order, IPv4 in the first four bytes.
+    /// Local and remote address.
     #[inline(always)]
-    pub fn addresses(self) -> ([u32; 4], [u32; 4]) {
+    pub fn addresses(self) -> (Address, Address) {
         // SAFETY: see `field`.
         unsafe {
             if self.family() == FAMILY_INET {
-                let local: u32 = self.field(config!(sock_local_v4));
-                let remote: u32 = self.field(config!(sock_remote_v4));
-                return ([local, 0, 0, 0], [remote, 0, 0, 0]);
+                let one = |offset| Address(self.field(offset), 0, 0, 0);
+                return (one(config!(sock_local_v4)), one(config!(sock_remote_v4)));
             }
-            let local = config!(sock_local_v6);
-            let remote = config!(sock_remote_v6);
-            (
-                [self.field(local), self.field(local + 4), self.field(local + 8), self.field(local + 12)],
-                [self.field(remote), self.field(remote + 4), self.field(remote + 8), self.field(remote + 12)],
-            )
+            let one = |offset| {
+                Address(self.field(offset), self.field(offset + 4), self.field(offset + 8), self.field(offset + 12))
+            };
+            (one(config!(sock_local_v6)), one(config!(sock_remote_v6)))
         }
     }
 

@@ -115,15 +115,39 @@ mod arch {
     }
 }
 
-/// Memory of the caller that holds, or takes, a call's bytes.
+/// Memory of the caller that holds, or takes, a call's bytes. No `enum`: where a variant has no fields, registers that no
+/// instruction has written would stand for them, which the verifier refuses to see moved.
+#[repr(C)]
 #[derive(Clone, Copy)]
-pub enum Buffers {
+pub struct Buffers {
+    pub kind: u64,
+    pub address: u64,
+    /// Bytes of [`Buffers::ONE`], `struct iovec`s of [`Buffers::MANY`].
+    pub count: u64,
+}
+
+impl Buffers {
     /// The registers are not this call's: see `DATA_NO_PAYLOAD`.
-    Unknown,
-    /// One stretch: address and length.
-    One(u64, u64),
-    /// `struct iovec`s: address and count.
-    Many(u64, u64),
+    pub const UNKNOWN: u64 = 0;
+    /// One stretch.
+    pub const ONE: u64 = 1;
+    /// `struct iovec`s.
+    pub const MANY: u64 = 2;
+
+    #[inline(always)]
+    pub const fn unknown() -> Self {
+        Self { kind: Self::UNKNOWN, address: 0, count: 0 }
+    }
+
+    #[inline(always)]
+    pub const fn one(address: u64, length: u64) -> Self {
+        Self { kind: Self::ONE, address, count: length }
+    }
+
+    #[inline(always)]
+    pub const fn many(vector: u64, count: u64) -> Self {
+        Self { kind: Self::MANY, address: vector, count }
+    }
 }
 
 /// A `struct pt_regs` that the verifier trusts: user registers, as a system call saved them.
@@ -155,13 +179,13 @@ impl Registers {
     pub fn buffers(self, direction: u8) -> Buffers {
         let number = self.number();
         if socket_call(number) != Some(direction) {
-            return Buffers::Unknown;
+            return Buffers::unknown();
         }
         let (second, third) = (self.argument(1), self.argument(2));
         match number {
-            READV | WRITEV => Buffers::Many(second, third),
+            READV | WRITEV => Buffers::many(second, third),
             RECVMSG | SENDMSG => message(second),
-            _ => Buffers::One(second, third),
+            _ => Buffers::one(second, third),
         }
     }
 
@@ -180,7 +204,7 @@ impl Registers {
 #[inline(always)]
 pub fn buffers(direction: u8) -> Buffers {
     let registers = Registers::current();
-    if registers.is_under_way() && registers.is_64_bit() { registers.buffers(direction) } else { Buffers::Unknown }
+    if registers.is_under_way() && registers.is_64_bit() { registers.buffers(direction) } else { Buffers::unknown() }
 }
 
 /// `msg_iov` and `msg_iovlen` of a `struct user_msghdr`.
@@ -189,7 +213,7 @@ fn message(header: u64) -> Buffers {
     let mut vector = [0u64; 2];
     // SAFETY: reads 16 bytes of user memory into 16 bytes of ours.
     let failed = unsafe { bpf_probe_read_user((&raw mut vector).cast(), 16, (header + 16) as *const _) };
-    if failed != 0 { Buffers::Unknown } else { Buffers::Many(vector[0], vector[1]) }
+    if failed != 0 { Buffers::unknown() } else { Buffers::many(vector[0], vector[1]) }
 }
 
 /// Direction of a call that moves bytes of one message or stretch of a stream; `None`: another call.

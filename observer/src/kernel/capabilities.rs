@@ -18,7 +18,7 @@ use super::{
 use crate::config::{Scope, Signals, SocketHook};
 
 /// The oldest Linux with all helpers that the required programs call.
-const MINIMUM: (u32, u32, &str) = (5, 17, "5.17");
+const MINIMUM: (u32, u32, &str) = (5, 15, "5.15");
 
 /// The inode number that every kernel gives its initial PID namespace.
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
@@ -221,9 +221,13 @@ mod tests {
 
     #[test]
     fn old_kernels_are_told() {
-        for (release, is_old) in
-            [("5.15.0-91-generic", true), ("5.16", true), ("4.18.0", true), ("5.17.1", false), ("6.1.0-9-amd64", false)]
-        {
+        for (release, is_old) in [
+            ("5.14.0-70-generic", true),
+            ("4.18.0", true),
+            ("5.15.0-91-generic", false),
+            ("5.16", false),
+            ("6.1.0-9-amd64", false),
+        ] {
             assert_eq!(is_older(release), is_old, "{release}");
         }
         assert!(!is_older("unknown"));

@@ -30,12 +30,11 @@ pub(super) fn demanded(machine: &Machine) -> Vec<&'static str> {
     if machine.kernel == Kernel::Six12 {
         needs.push("socket_hook_tracepoint");
     }
-    match machine.lockdown {
-        // It finds the socket behind a descriptor in the kernel's memory; the older verifier follows it too far.
-        Lockdown::None if machine.kernel == Kernel::Six12 => needs.push("socket_hook_sys_exit"),
-        Lockdown::None => {}
-        Lockdown::Confidentiality => needs.push("confidentiality"),
-    }
+    needs.push(match machine.lockdown {
+        // It finds the socket behind a descriptor in the kernel's memory.
+        Lockdown::None => "socket_hook_sys_exit",
+        Lockdown::Confidentiality => "confidentiality",
+    });
     needs
 }
 
@@ -44,8 +43,13 @@ pub(super) const CHECKS: &[Check<'static>] = &[
     // Bytes and moments of the eight calls that carry them, and their order; each hook where it is the best one.
     Check { file: "sockets", only: FEXIT, on: &[OLD, OLD_LOCKED, NEW] },
     Check { file: "sockets", only: TRACEPOINT, on: &[NEW, NEW_LOCKED] },
+    Check { file: "sockets", only: SYS_EXIT, on: &[OLD, NEW] },
     // How servers call them.
-    Check { file: "syscalls", only: &["hyper_reads_24_bytes_first::fexit"], on: &[OLD, NEW] },
+    Check {
+        file: "syscalls",
+        only: &["hyper_reads_24_bytes_first::fexit", "hyper_reads_24_bytes_first::sys_exit"],
+        on: &[OLD, NEW],
+    },
     Check { file: "syscalls", only: &["many_threads::tracepoint"], on: &[NEW_LOCKED] },
     // A server's metrics, against what its clients were told.
     Check { file: "surface", only: &["exposition_formats"], on: &[OLD, OLD_LOCKED, NEW, NEW_LOCKED] },
@@ -60,6 +64,11 @@ const FEXIT: &[&str] = &[
     "gathered_from_vectors_and_messages::fexit",
     "scattered_into_vectors_and_messages::fexit",
     "reader_and_writer_on_different_threads::fexit",
+];
+const SYS_EXIT: &[&str] = &[
+    "gathered_from_vectors_and_messages::sys_exit",
+    "scattered_into_vectors_and_messages::sys_exit",
+    "reader_and_writer_on_different_threads::sys_exit",
 ];
 const TRACEPOINT: &[&str] = &[
     "gathered_from_vectors_and_messages::tracepoint",
