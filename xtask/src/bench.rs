@@ -8,7 +8,7 @@ use clap::Args;
 use crate::{
     build, paths,
     process::{cargo, run as execute, step},
-    setup,
+    setup, test,
 };
 
 /// What to measure.
@@ -26,6 +26,7 @@ const PROGRAM: &str = "bench";
 
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     setup::build_tools()?;
+    setup::tests::run()?;
     build::release(&["observer", "sample-llm", "observer-e2e"])?;
     if args.what.as_deref().is_none_or(|what| "tracker".contains(what)) {
         step("benchmark of the tracker");
@@ -34,5 +35,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     }
     step("benchmarks");
     let mut command = Command::new(paths::release(PROGRAM));
+    test::find_tools(&mut command);
+    command.env("OBSERVER_VENV", paths::venv());
     execute(command.current_dir(paths::root()).args(&args.what).args(&args.arguments))
 }

@@ -93,6 +93,12 @@ impl Server {
         Self::application("app:app", stack, &[])
     }
 
+    /// The same, with a middleware that measures it by `prometheus_client`.
+    #[must_use]
+    pub fn measured(stack: Stack) -> Self {
+        Self::application("measured:app", stack, &[])
+    }
+
     /// The Python application that speaks as other engines do.
     #[must_use]
     pub fn engines(stack: Stack) -> Self {

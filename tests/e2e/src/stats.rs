@@ -19,6 +19,40 @@ pub fn median<T: Copy + PartialOrd>(samples: &mut [T]) -> T {
     quantile(samples, 0.5)
 }
 
+/// A median, and where it may lie.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Interval {
+    /// Of the samples.
+    pub median: f64,
+    /// 0.025-quantile of the medians of samples drawn from these.
+    pub low: f64,
+    /// 0.975-quantile of them.
+    pub high: f64,
+}
+
+/// The median of some samples, and its 95 % interval by bootstrap: medians of as many samples, drawn from them again and
+/// again, the same way each time.
+///
+/// # Panics
+/// If there are none.
+#[must_use]
+pub fn interval(samples: &[f64]) -> Interval {
+    const DRAWS: usize = 2000;
+    // Knuth's generator: what is drawn is to be as if by chance, no more.
+    let mut state = 1u64;
+    let mut draw = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        samples[(state >> 33) as usize % samples.len()]
+    };
+    let mut medians: Vec<f64> =
+        (0..DRAWS).map(|_| median(&mut samples.iter().map(|_| draw()).collect::<Vec<_>>())).collect();
+    Interval {
+        median: median(&mut samples.to_vec()),
+        low: quantile(&mut medians, 0.025),
+        high: quantile(&mut medians, 0.975),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -28,5 +62,14 @@ mod tests {
         assert_eq!(super::quantile(&mut samples, 0.99), 99);
         assert_eq!(super::quantile(&mut samples, 1.0), 100);
         assert_eq!(super::quantile(&mut [7], 0.0), 7);
+    }
+
+    #[test]
+    fn intervals_hold_the_median_and_narrow_with_its_spread() {
+        let wide = super::interval(&[1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert!(wide.low < 3.0 && wide.median == 3.0 && wide.high > 3.0, "{wide:?}");
+        let none = super::interval(&[2.0; 5]);
+        assert_eq!((none.low, none.median, none.high), (2.0, 2.0, 2.0));
+        assert_eq!(wide, super::interval(&[1.0, 2.0, 3.0, 4.0, 5.0]), "the same each time");
     }
 }
