@@ -2,16 +2,16 @@
 
 use aya::{
     Ebpf,
-    maps::{MapData, MapError, PerCpuHashMap},
+    maps::{MapData, PerCpuHashMap},
     programs::BtfTracePoint,
 };
 use observer_common::block::{BlockConfig, BlockStats, Target};
 
 use super::{
     btf::Btf,
-    error::KernelError,
+    error::{KernelError, map_error, missing, removed},
     host::Value,
-    loader::{Kernel, map_error, missing},
+    loader::Kernel,
     probes::{PROBES, Probe, ProbeReport, Status},
     signal::Signal,
 };
@@ -102,10 +102,7 @@ impl Kernel {
             PerCpuHashMap::try_from(map).map_err(|error| map_error(TARGETS, &error))?;
         let old: Vec<_> = map.keys().flatten().filter(|Value(target)| target.slot == slot).collect();
         for key in old {
-            match map.remove(&key) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(map_error(TARGETS, &error)),
-            }
+            removed(map.remove(&key)).map_err(|error| map_error(TARGETS, &error))?;
         }
         Ok(())
     }

@@ -4,8 +4,8 @@ use aya::maps::{MapData, PerCpuArray};
 use observer_common::{content, event as wire};
 
 use super::{
-    error::KernelError,
-    loader::{Kernel, map_error, missing},
+    error::{KernelError, map_error, missing},
+    loader::Kernel,
 };
 use crate::event::{Content, Direction};
 

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use aya::maps::MapError;
+
 /// Why nothing can be observed.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
@@ -90,4 +92,40 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// What became of a removal; that somebody else was first is no error. aya passes on the system call's own.
+pub(super) fn removed(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+pub(super) fn missing(map: &'static str) -> KernelError {
+    KernelError::Map { map, reason: "it is not in the object".into() }
+}
+
+pub(super) fn map_error(map: &'static str, error: &MapError) -> KernelError {
+    KernelError::Map { map, reason: chain(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use aya::sys::SyscallError;
+
+    use super::*;
+
+    #[test]
+    fn what_somebody_else_removed_is_removed() {
+        let failed = |code| {
+            let io_error = io::Error::from_raw_os_error(code);
+            Err(MapError::SyscallError(SyscallError { call: "bpf_map_delete_elem", io_error }))
+        };
+        assert!(removed(failed(libc::ENOENT)).is_ok() && removed(Err(MapError::KeyNotFound)).is_ok());
+        assert!(removed(failed(libc::EPERM)).is_err());
+    }
 }

@@ -2,14 +2,14 @@
 
 use aya::{
     Pod,
-    maps::{HashMap, Map, MapData, MapError, PerCpuArray},
+    maps::{HashMap, Map, MapData, PerCpuArray},
 };
 use observer_common::host::{Member, Plain, served_port};
 
 use super::{
-    error::KernelError,
+    error::{KernelError, map_error, missing, removed},
     io,
-    loader::{Kernel, map_error, missing},
+    loader::Kernel,
     probes::ProbeReport,
     signal::Signal,
 };
@@ -44,11 +44,8 @@ impl Kernel {
     /// # Errors
     /// If the map cannot be written.
     pub fn remove_member(&mut self, pid: u32) -> Result<(), KernelError> {
-        match self.member_map()?.remove(&pid) {
-            // A process that ended meanwhile took itself out.
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(map_error(MEMBERS, &error)),
-        }
+        // A process that ended meanwhile took itself out.
+        removed(self.member_map()?.remove(&pid)).map_err(|error| map_error(MEMBERS, &error))
     }
 
     /// Whether a signal is on, and all its probes are attached that are to be.

@@ -14,8 +14,8 @@ use aya::{
 use super::{
     attach::{Loading, attach},
     clock,
-    error::{KernelError, chain},
-    loader::{Kernel, map_error},
+    error::{KernelError, chain, map_error},
+    loader::Kernel,
     probes::{Mechanism, PROBES, Probe, ProbeReport, Status},
     signal::Signal,
 };

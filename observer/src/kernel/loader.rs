@@ -8,7 +8,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, Queue, RingBuf},
+    maps::{Array, HashMap as BpfHashMap, Map, MapData, PerCpuArray, Queue, RingBuf},
 };
 use observer_common::{
     block,
@@ -25,7 +25,7 @@ use super::{
     attach::{self, Loading},
     btf::Btf,
     constants,
-    error::{KernelError, chain},
+    error::{KernelError, chain, map_error, missing, removed},
     io,
     probes::{PROBES, ProbeReport},
     ring::Ring,
@@ -302,11 +302,8 @@ impl Kernel {
         let old: Vec<u32> =
             map.iter().flatten().filter(|(pid, root)| forget(*pid, *root)).map(|(pid, _)| pid).collect();
         for pid in old {
-            match map.remove(&pid) {
-                // A process that ended meanwhile took itself out.
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(map_error("PIDS", &error)),
-            }
+            // A process that ended meanwhile took itself out.
+            removed(map.remove(&pid)).map_err(|error| map_error("PIDS", &error))?;
         }
         Ok(())
     }
@@ -465,14 +462,6 @@ impl Kernel {
         }
         Ok(())
     }
-}
-
-pub(super) fn missing(map: &'static str) -> KernelError {
-    KernelError::Map { map, reason: "it is not in the object".into() }
-}
-
-pub(super) fn map_error(map: &'static str, error: &MapError) -> KernelError {
-    KernelError::Map { map, reason: chain(error) }
 }
 
 fn load_error(error: &EbpfError) -> KernelError {
