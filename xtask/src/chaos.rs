@@ -13,6 +13,7 @@ use crate::{
     build, paths,
     process::{cargo, end_with_this, is_root, note, run as execute, step},
     setup, test,
+    vm::{self, VmArgs},
 };
 
 /// Which faults, and how long.
@@ -37,6 +38,8 @@ const TESTS: &str = "chaos";
 const SOAK: &str = "soak";
 /// What a test says last of itself begins with this (`tests/e2e/tests/chaos/scene.rs`).
 const FACTS: &str = "chaos: ";
+/// The wall clock is everybody's: these are for a virtual machine.
+const CLOCK: &str = "clock::";
 const SKIPPED: &str = "skipped: ";
 
 /// How one of them ended.
@@ -59,7 +62,7 @@ pub(crate) fn run(args: &ChaosArgs) -> Result<()> {
         let count = names.len();
         for (number, name) in names.into_iter().enumerate() {
             step(&format!("fault {} of {count}: {name}", number + 1));
-            rows.push(fault(name, args.short)?);
+            rows.push(if name.starts_with(CLOCK) { in_machine(name) } else { fault(name, args.short)? });
         }
     }
     table(&rows);
@@ -124,6 +127,19 @@ fn fault(name: String, short: bool) -> Result<Row> {
         (true, false) => "passed",
     };
     Ok(Row { name, result, time: begun.elapsed(), facts })
+}
+
+/// One fault in a virtual machine, if there can be one.
+fn in_machine(name: String) -> Row {
+    let begun = Instant::now();
+    let (result, facts) = match setup::vm::missing() {
+        Some(reason) => ("skipped", reason),
+        None => match vm::run(&VmArgs::one(TESTS, &name)) {
+            Ok(()) => ("passed", "in a virtual machine".to_owned()),
+            Err(error) => ("FAILED", format!("{error:#}")),
+        },
+    };
+    Row { name, result, time: begun.elapsed(), facts }
 }
 
 fn table(rows: &[Row]) {

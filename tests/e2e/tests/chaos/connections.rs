@@ -67,7 +67,7 @@ fn ten_thousand_opened_and_dropped() {
     let listener = Listener::v4();
     let scene = Scene::tuned(&[listener.port()], &[]);
     let before = scene.lines().len();
-    let rounds = form(10_000, 200_000) / WAYS;
+    let rounds = form(10_000, 60_000) / WAYS;
     let answer = Answer::new(4, 10).bytes();
     let begun = Instant::now();
     for round in 0..rounds {

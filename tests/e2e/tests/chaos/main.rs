@@ -11,6 +11,7 @@ mod consumer;
 mod disk;
 mod life;
 mod names;
+mod order;
 mod processes;
 mod scene;
 mod scrapes;

@@ -56,7 +56,7 @@ fn a_week_of_models_and_paths() {
         |scene: &Scene| scene.observer.metrics().sum("llm_requests_total", &[("server_port", &port)]) as usize;
     let size =
         |scene: &Scene| http::get(scene.observer.address(), "/metrics").expect("an answer").text().lines().count();
-    let (first, all) = form((400, 6000), (2000, 200_000));
+    let (first, all) = form((400, 6000), (2000, 60_000));
     let mut link = listener.link();
     // All places are taken once, and what is told of has its size.
     (0..first).for_each(|number| ask(&link, number));

@@ -256,11 +256,17 @@ impl Scene {
     /// So many new requests: all of them must be measured, and nothing be lost any more.
     fn fresh(&mut self, requests: usize) {
         let before = losses(&self.observer.metrics());
-        let known = self.lines().len();
         let clients = self.load(&["--concurrency", "16", "--requests", &requests.to_string()]).lines();
-        let lines = self.told();
+        let prefix = format!("load-{}-", self.loads);
+        let of_load = |line: &RequestLine| line.request_id.as_ref().is_some_and(|id| id.starts_with(&prefix));
+        let mut lines = Vec::new();
+        // If they never come, the comparison says which.
+        let _all = wait::try_until(SOON, || {
+            lines = self.lines().into_iter().filter(of_load).collect();
+            (lines.len() >= requests).then_some(())
+        });
         assert_eq!(losses(&self.observer.metrics()), before, "the fault goes on");
-        let tally = truth::compare(&clients, &lines[known..]);
+        let tally = truth::compare(&clients, &lines);
         assert_eq!(tally, Tally { asked: requests, measured: requests, ..Tally::default() });
         assert!(clients.iter().all(|line| line.outcome == Outcome::Ok));
     }
