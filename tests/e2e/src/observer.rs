@@ -298,6 +298,19 @@ impl Observer {
     }
 }
 
+impl Observer {
+    /// Waits for it to end by itself, and demands that it says so with an error.
+    ///
+    /// # Panics
+    /// If it does not end in time, or as if all were well.
+    pub fn fails(&mut self, limit: Duration) -> Vec<String> {
+        let Some(mut process) = self.process.take() else { return Vec::new() };
+        let status = process.wait(limit);
+        assert_eq!(status.code(), Some(1), "the observer ended with {status}: {:#?}", process.output());
+        process.settled_output()
+    }
+}
+
 impl Drop for Observer {
     fn drop(&mut self) {
         // A failing test has said enough; its observer ends with the process's owner.

@@ -5,17 +5,23 @@ use std::{
     fs::{self, File},
     io::Write as _,
     path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
 };
 
 use observer_e2e::{
+    bpf::Objects,
+    observer::{self, Observer},
+    process::Process,
     require,
     scratch::Scratch,
+    servers::Server,
     wait::{self, SOON},
 };
 
 use super::{
     form,
-    scene::{Scene, losses},
+    scene::{Scene, expect_gone, losses},
     truth::{self, Tally},
 };
 
@@ -99,4 +105,36 @@ fn full_for_the_request_log() {
     assert_eq!((errors, again), (outages, outages), "once for each outage: {said:#?}");
     scene.ends(&format!("{lost} lines lost and counted, of {asked} requests"));
     drop(disk);
+}
+
+/// A recording that finds no room ends the observer, which says why; what was written can be replayed.
+#[test]
+fn full_for_a_recording() {
+    require!(kernel, sample);
+    let disk = Tmpfs::new(256);
+    let file = disk.path.join("traffic.rec");
+    let server = Server::sample(&[]);
+    let mut observer = Observer::recording(&file, &[server.port()], &[]);
+    let held = Objects::held_by(observer.pid());
+    assert!(!held.programs.is_empty());
+    let mut command = Command::new(require::sample());
+    command.args(["load", "--url", &server.url(), "--for", "30s", "--concurrency", "32", "--sample"]);
+    command.arg(r#"{"ttft_ms": 1, "interval_ms": 1, "tokens": 50}"#);
+    let mut load = Process::spawn("sample-llm load", command);
+    let said = observer.fails(Duration::from_secs(30));
+    let why = said.iter().find(|line| line.contains("cannot write the recording any further"));
+    assert!(why.is_some_and(|why| why.contains("No space left")), "{said:#?}");
+    expect_gone(&held);
+    assert!(load.exited().is_none(), "its server goes on");
+    load.signal(libc::SIGTERM);
+    assert!(load.wait(SOON).success());
+    let mut replay = observer::command();
+    replay.arg("replay").arg(&file).args(["--format", "csv"]);
+    let (status, rows) = observer::run(replay);
+    let size = fs::metadata(&file).expect("the recording").len();
+    // It is cut short, and says so; what is before that is there.
+    assert!(status.code() == Some(1) && rows.iter().any(|line| line.contains("cut short at byte")), "{rows:#?}");
+    let measured = rows.iter().filter(|row| row.contains(",ok,")).count();
+    assert!(measured > 10, "{measured} requests in {size} bytes: {rows:#?}");
+    println!("chaos: {measured} requests replayed from the {size} bytes that found room");
 }
