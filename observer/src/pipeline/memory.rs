@@ -4,13 +4,8 @@
 
 use std::time::Duration;
 
-use crate::metrics::ProcessStats;
-
-/// How often memory is looked at.
-const LOOK: Duration = Duration::from_secs(10);
-/// Growth, as a share, from which on it is worth a walk over all that is free: a millisecond or so.
-const WORTH: f64 = 0.03;
-
+/// How often what is free is given back.
+const RELEASE: Duration = Duration::from_secs(10);
 /// Blocks from this size on are mapped for themselves, and free memory of this size at the top of an arena is given
 /// back, in bytes: glibc's own first values, which it would change.
 #[cfg(target_env = "gnu")]
@@ -34,28 +29,14 @@ pub(super) fn release() {
     }
 }
 
-/// Gives back what is free whenever memory has grown.
+/// Gives back what is free, now and then. Whether there is any, only the allocator could tell, and telling costs what
+/// giving back costs: well below a millisecond.
 pub(super) async fn follow() {
-    let mut ticks = tokio::time::interval(LOOK);
+    let mut ticks = tokio::time::interval(RELEASE);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    let mut last = resident();
     loop {
         ticks.tick().await;
-        let before = last;
-        let looked = tokio::task::spawn_blocking(move || {
-            let now = resident();
-            if now <= before * (1.0 + WORTH) {
-                // What was given back otherwise may be taken again once.
-                return now.min(before);
-            }
-            release();
-            resident()
-        });
-        last = looked.await.unwrap_or(before);
+        // One that failed is missing; the next one is due all the same.
+        let _released = tokio::task::spawn_blocking(release).await;
     }
-}
-
-/// Resident memory in bytes; 0 where it cannot be told, so that nothing is released for it.
-fn resident() -> f64 {
-    ProcessStats::read().map_or(0.0, |stats| stats.resident_bytes as f64)
 }
