@@ -36,7 +36,7 @@ const ROTATE_LOOKS: usize = 6;
 /// What is not looked at: caches fill, and the allocator gets its size.
 const SETTLING: f64 = 0.1;
 /// Memory may grow by so much from the first third to the last, and by no more than this in an hour as a straight line
-/// through all looks has it.
+/// through the looks of the second half has it.
 const GROWTH_MOST: f64 = 0.02;
 const SLOPE_MOST_KIB: f64 = 2048.0;
 /// Short soaks have a few pages' noise in their slope.
@@ -147,7 +147,8 @@ fn soak(time: Duration) -> bool {
     let settled = &looks[(looks.len() as f64 * SETTLING).ceil() as usize..];
     let third = settled.len() / 3;
     let growth = mean(&settled[settled.len() - third..]) / mean(&settled[..third]) - 1.0;
-    let points: Vec<_> = settled.iter().map(|look| (look.seconds / 3600.0, look.resident_kib)).collect();
+    let second = &settled[settled.len() / 2..];
+    let points: Vec<_> = second.iter().map(|look| (look.seconds / 3600.0, look.resident_kib)).collect();
     let slope = stats::slope(&points);
     let flat = growth <= GROWTH_MOST && (slope <= SLOPE_MOST_KIB || time < SLOPE_FROM);
     let most = settled.iter().map(|look| look.descriptors).max().unwrap_or(0);

@@ -5,6 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -147,9 +148,12 @@ impl Scene {
     /// All that grows once has grown after this.
     fn warm_up(&mut self) {
         self.fresh(FRESH);
-        for _ in 0..20 {
-            let _scraped = self.observer.metrics();
-        }
+        // As many at once as are answered at once, and more.
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..10).for_each(|_| drop(self.observer.metrics())));
+            }
+        });
         self.observer.settle();
         self.rest = Rest::of(self.observer.pid());
     }
