@@ -8,6 +8,7 @@
 mod bench;
 mod build;
 mod build_ebpf;
+mod chaos;
 mod dashboards;
 mod demo;
 mod deny;
@@ -56,6 +57,8 @@ enum Command {
     Test(test::TestArgs),
     /// Build, then run the benchmarks.
     Bench(bench::BenchArgs),
+    /// Build, then faults on the real kernel, in their long form, and a soak.
+    Chaos(chaos::ChaosArgs),
     /// Have a real Prometheus scrape and query a simulated fleet; what `docs/fleet.md` says comes from it.
     Fleet(fleet::FleetArgs),
     /// Look for inputs that break parsers or the tracker; needs a nightly compiler.
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Command::Deny(args) => deny::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Chaos(args) => chaos::run(&args),
         Command::Fleet(args) => fleet::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::GpuCheck(args) => gpu_check::run(&args),

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use super::{RunError, RunOptions, cannot, gpus::GpuThread, http::HttpThread, record::Recording, release_memory};
+use super::{RunError, RunOptions, cannot, gpus::GpuThread, http::HttpThread, memory, record::Recording};
 use crate::{
     config::Config,
     correlate::History,
@@ -38,6 +38,7 @@ pub(super) struct Begun {
 impl Begun {
     /// Binds, opens, loads and attaches, and gives up in this thread what was needed for that.
     pub(super) fn new(options: &mut RunOptions, stuck: &Arc<AtomicBool>) -> Result<Self, RunError> {
+        memory::keep_little();
         let config = &options.config;
         let web = Web::load(&config.web)?;
         let listener = http::bind(config.listen)?;
@@ -61,8 +62,8 @@ impl Begun {
             gpus.require(config.gpu.mode)?;
         }
         let http = HttpThread::start(listener, &sandbox)?;
-        // Less by far, from here on, than what loading took.
-        release_memory();
+        // The kernel's type information, parsed, is larger than all that comes after.
+        memory::release();
         match sandbox.confine(&Duty::General)? {
             Some(confined) => tracing::info!("sandbox: {confined}"),
             None => tracing::info!("sandbox: off, all privileges are kept (security.sandbox = false)"),

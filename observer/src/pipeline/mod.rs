@@ -10,6 +10,7 @@ mod gpus;
 mod host;
 mod http;
 mod join;
+mod memory;
 mod names;
 mod output;
 mod ports;
@@ -236,6 +237,7 @@ async fn observe(options: RunOptions, begun: Begun) -> Result<(), RunError> {
     let attached = Arc::new(AtomicBool::new(true));
     let sampler = Arc::new(Sampler::new(metrics.clone(), &config.metrics, config.scope.describe()));
     tokio::spawn(sampler::follow(sampler.clone()));
+    tokio::spawn(memory::follow());
     let state = Arc::new(HttpState {
         sampler,
         metrics,
@@ -290,15 +292,6 @@ async fn observe(options: RunOptions, begun: Begun) -> Result<(), RunError> {
     let _answered = tokio::time::timeout(LAST_ANSWERS, server).await;
     let recorded = recording.map_or(Ok(()), |recording| recording.tell(&became));
     result.and(drained).and(recorded)
-}
-
-/// Gives back what loading took: the kernel's type information, parsed, is larger than all that comes after.
-fn release_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: no pointers; the allocator locks itself.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 /// Waits for a signal, the end of the time, a recording that is `full`, or a failure.

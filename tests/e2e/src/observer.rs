@@ -58,12 +58,21 @@ impl Observer {
     /// If it does not get ready.
     #[must_use]
     pub fn tuned(arguments: &[&str], settings: &[(&str, &str)]) -> Self {
+        Self::at(free_address(), arguments, settings)
+    }
+
+    /// As [`Self::tuned`], with its HTTP interface at this address.
+    ///
+    /// # Panics
+    /// If it does not get ready.
+    #[must_use]
+    pub fn at(listen: SocketAddr, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
         let scratch = Scratch::new();
         let log = scratch.file("requests.jsonl");
         let mut command = command();
         command.envs(settings.iter().copied()).arg("run").args(arguments);
         command.args(["--log-format", "json", "--request-log-chunks", "--request-log"]).arg(log);
-        Self::launch(command, free_address(), scratch)
+        Self::launch(command, listen, scratch)
     }
 
     /// Runs it with these arguments (they must name a scope of the test's own) and nothing more, and waits until it is
@@ -267,6 +276,16 @@ impl Observer {
         process.output()
     }
 
+    /// Kills it: SIGKILL, which it cannot know of.
+    ///
+    /// # Panics
+    /// If it had ended before, or does not end soon.
+    pub fn kill(&mut self) {
+        let mut process = self.process.take().expect("it has not been stopped");
+        assert!(process.exited().is_none(), "the observer ended by itself: {:#?}", process.output());
+        process.stop(libc::SIGKILL, SOON);
+    }
+
     /// Waits for it to end by itself, and demands an orderly end.
     ///
     /// # Panics
@@ -276,6 +295,19 @@ impl Observer {
         let status = process.wait(limit);
         assert!(status.success(), "the observer ended with {status}: {:#?}", process.output());
         process.output()
+    }
+}
+
+impl Observer {
+    /// Waits for it to end by itself, and demands that it says so with an error.
+    ///
+    /// # Panics
+    /// If it does not end in time, or as if all were well.
+    pub fn fails(&mut self, limit: Duration) -> Vec<String> {
+        let Some(mut process) = self.process.take() else { return Vec::new() };
+        let status = process.wait(limit);
+        assert_eq!(status.code(), Some(1), "the observer ended with {status}: {:#?}", process.output());
+        process.settled_output()
     }
 }
 

@@ -1,8 +1,10 @@
 //! Children: spawned with their output collected, ended by their own pid, never left behind.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead, BufReader, Read},
     os::unix::process::CommandExt,
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -166,4 +168,32 @@ pub fn cpu_nanos(pid: u32) -> u64 {
         .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok())
         .filter_map(|text| text.split_whitespace().next()?.parse::<u64>().ok())
         .sum()
+}
+
+/// Descriptors that a process has open.
+///
+/// # Panics
+/// If it is gone.
+#[must_use]
+pub fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives").count()
+}
+
+/// Files, with a name of their own, that a process has open and may write to.
+///
+/// # Panics
+/// If it is gone.
+#[must_use]
+pub fn written_files(pid: u32) -> BTreeSet<PathBuf> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives");
+    let written = |entry: std::fs::DirEntry| {
+        let path = std::fs::read_link(entry.path()).ok()?;
+        let number = entry.file_name().into_string().ok()?;
+        let text = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
+        let flags = text.lines().find_map(|line| line.strip_prefix("flags:"))?;
+        let flags = i32::from_str_radix(flags.trim(), 8).ok()?;
+        let writable = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        (writable && path.is_absolute() && !path.starts_with("/dev")).then_some(path)
+    };
+    entries.flatten().filter_map(written).collect()
 }

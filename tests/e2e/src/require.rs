@@ -142,6 +142,9 @@ fn absent(need: &str) -> Option<String> {
             (!mode.contains("[confidentiality]")).then(|| format!("lockdown is {:?}", mode.trim()))
         }
         "mptcp" => crate::raw::Listener::multipath().err().map(|error| format!("no Multipath TCP: {error}")),
+        "own_clock" => std::env::var_os("OBSERVER_OWN_CLOCK")
+            .is_none()
+            .then(|| "the wall clock is everybody's; machines of cargo xtask vm have their own".to_owned()),
         "systemd_analyze" => program("systemd-analyze"),
         tool => program(tool),
     }
@@ -149,7 +152,8 @@ fn absent(need: &str) -> Option<String> {
 
 /// Why a need cannot be met here; `None`: it can. Needs are `kernel` (root, BPF, the observer's binary), `observer`
 /// (its binary alone), `sample`, `python`, `aimock`, `actionlint`, `base_image`, `cgroup`, `cgroup_v1`,
-/// `io_uring`, `loop_device`, `mptcp`, `confidentiality` (a kernel that is locked down so), `node_exporter`, and names of programs.
+/// `io_uring`, `loop_device`, `mptcp`, `confidentiality` (a kernel that is locked down so), `own_clock`
+/// (a wall clock that may be set), `node_exporter`, and names of programs.
 ///
 /// # Panics
 /// If it cannot, and `OBSERVER_REQUIRE` demands it.

@@ -15,6 +15,12 @@ static PATIENCE: LazyLock<u32> = LazyLock::new(|| {
     value.parse().unwrap_or_else(|_| panic!("OBSERVER_PATIENCE={value} is no whole number"))
 });
 
+/// How many times as slow as usual everything is here; 1 but on emulated machines.
+#[must_use]
+pub fn slowness() -> u32 {
+    *PATIENCE
+}
+
 /// Polls until `poll` yields a value; `None` once `limit` has passed.
 pub fn try_until<T>(limit: Duration, mut poll: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit * *PATIENCE;

@@ -8,10 +8,9 @@ use std::{
 };
 
 use observer_e2e::{
-    metrics::Metrics,
     observer::Observer,
     process,
-    raw::{Link, Listener, Socket, socket::whole},
+    raw::{Link, Listener, calls::Calls},
     require,
     traffic::{self, Answer},
     wait::{self, SOON},
@@ -20,64 +19,10 @@ use observer_e2e::{
 /// Resident memory may never be above this.
 const RESIDENT_MAX_KIB: u64 = 128 * 1024;
 
-/// Calls that the server's end of a connection made.
-#[derive(Default)]
-struct Calls(u64);
-
-impl Calls {
-    fn take(&mut self, server: &Socket) {
-        let mut bytes = Vec::new();
-        while !whole(&bytes) {
-            bytes.extend(server.recv(65_536));
-            self.0 += 1;
-        }
-    }
-
-    fn send(&mut self, server: &Socket, bytes: &[u8]) {
-        server.send(bytes);
-        self.0 += 1;
-    }
-}
-
-/// One request and its answer, each part of it one call, no faster than one part in `pace`.
-fn exchange(link: &Link, id: &str, answer: &Answer, pace: Duration, calls: &mut Calls) {
-    link.client.send(&traffic::chat(id));
-    calls.take(&link.server);
-    let (begun, mut pending) = (Instant::now(), 0);
-    for (index, part) in answer.parts().into_iter().enumerate() {
-        calls.send(&link.server, part);
-        pending += part.len();
-        // The client reads seldom: what is measured is the writer.
-        if index % 32 == 31 {
-            link.client.drain(std::mem::take(&mut pending));
-            thread::sleep((pace * index as u32).saturating_sub(begun.elapsed()));
-        }
-    }
-    link.client.drain(pending);
-}
-
 /// A request that makes its connection known to the observer.
 fn introduce(observer: &Observer, link: &Link, id: &str, calls: &mut Calls) {
-    exchange(link, id, &Answer::new(2, 10), Duration::ZERO, calls);
+    calls.exchange(link, id, &Answer::new(2, 10), Duration::ZERO);
     assert_eq!(observer.line(id).outcome, "ok");
-}
-
-/// Data events that reached the ring, and those that found no room in it.
-fn accounted(metrics: &Metrics) -> (u64, u64) {
-    let data = [("source", "data")];
-    let lost = [("source", "data"), ("reason", "ring_full")];
-    let count = |name, labels: &[(&str, &str)]| metrics.sum(name, labels) as u64;
-    (count("observer_events_total", &data), count("observer_events_lost_total", &lost))
-}
-
-/// Every call is an event or a lost one. A probe that the kernel skipped may have been another process's.
-fn expect_accounted(metrics: &Metrics, calls: u64) -> u64 {
-    let (seen, lost) = accounted(metrics);
-    let skipped = metrics.sum("observer_events_lost_total", &[("reason", "recursion")]) as u64;
-    println!("{calls} calls: {seen} events, {lost} lost, {skipped} skipped");
-    assert!(seen + lost <= calls && calls <= seen + lost + skipped, "{metrics:#?}");
-    assert_eq!(metrics.sum("observer_events_lost_total", &[("reason", "malformed")]), 0.0);
-    lost + skipped
 }
 
 /// 100,000 token events a second at the least, as far as the machine goes, and the ring as it comes.
@@ -100,7 +45,7 @@ fn a_hundred_thousand_events_a_second() {
                 let answer = Answer::new(TOKENS, 10);
                 for round in 0..REQUESTS {
                     let pace = Duration::from_nanos(8500) * THREADS;
-                    exchange(link, &format!("burst-{number}-{round}"), &answer, pace, &mut own);
+                    own.exchange(link, &format!("burst-{number}-{round}"), &answer, pace);
                 }
                 calls.lock().expect("no panic").0 += own.0;
             });
@@ -110,7 +55,7 @@ fn a_hundred_thousand_events_a_second() {
     println!("{rate:.0} token events a second");
     observer.settle();
     let metrics = observer.metrics();
-    let lost = expect_accounted(&metrics, calls.into_inner().expect("no panic").0);
+    let lost = calls.into_inner().expect("no panic").expect_accounted(&metrics);
     let lines = observer.lines();
     let ok: Vec<_> = lines.iter().filter(|line| line.outcome == "ok").collect();
     for line in &ok {
@@ -148,15 +93,15 @@ fn a_ring_that_is_too_small() {
     let (small, large) = (Answer::new(SMALL, 10), Answer::new(500, 1300));
     let large_tokens = large.tokens.len() as u64;
     for round in 0..ROUNDS {
-        exchange(&link, &format!("large-{round}"), &large, Duration::ZERO, &mut calls);
+        calls.exchange(&link, &format!("large-{round}"), &large, Duration::ZERO);
         // Within the room of an empty ring: it is whole.
         thread::sleep(Duration::from_millis(1200));
-        exchange(&other, &format!("small-{round}"), &small, Duration::ZERO, &mut calls);
+        calls.exchange(&other, &format!("small-{round}"), &small, Duration::ZERO);
         thread::sleep(Duration::from_millis(100));
     }
     thread::sleep(Duration::from_millis(1500));
     let metrics = observer.metrics();
-    let lost = expect_accounted(&metrics, calls.0);
+    let lost = calls.expect_accounted(&metrics);
     assert!(lost > 100, "the ring was large enough after all: {lost}");
     assert!(metrics.sum("observer_stream_gap_bytes_total", &[]) > 1300.0 * 100.0);
 
@@ -214,13 +159,13 @@ fn connections_during_losses() {
     let mut requests = 0;
     while begun.elapsed() < Duration::from_secs(3) {
         let link = listener.link();
-        exchange(&link, &format!("passing-{requests}"), &large, Duration::ZERO, &mut Calls::default());
+        Calls::default().exchange(&link, &format!("passing-{requests}"), &large, Duration::ZERO);
         requests += 1;
     }
     thread::sleep(Duration::from_millis(1500));
     // An ordinary request is measured as ever.
     let link = listener.link();
-    exchange(&link, "after", &Answer::new(3, 10), Duration::ZERO, &mut Calls::default());
+    Calls::default().exchange(&link, "after", &Answer::new(3, 10), Duration::ZERO);
     let line = observer.line("after");
     assert_eq!((line.outcome.as_str(), line.token_events), ("ok", Some(3)), "{line:#?}");
     line.expect_order(true);

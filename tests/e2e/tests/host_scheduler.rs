@@ -12,7 +12,7 @@ use observer_e2e::{
     metrics::Metrics,
     noise,
     observer::Observer,
-    process::{Process, cpu_nanos, status_kib},
+    process::{Process, cpu_nanos, descriptors, status_kib},
     require,
     servers::Server,
     traffic,
@@ -138,11 +138,6 @@ fn short_lived_processes_count_and_leave_nothing_behind() {
     let running = (told_after.running - told.running + told_after.ended - told.ended) as f64 / 1e9;
     let seen = added(&before, &after, "workload_cpu_seconds_total", &[]);
     noise::near("running, children included", seen, running, 0.02, 0.05).expect("counted by the kernel itself");
-}
-
-/// Descriptors that a process has open.
-fn descriptors(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives").count()
 }
 
 #[test]

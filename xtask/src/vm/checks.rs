@@ -26,7 +26,7 @@ const NEW_LOCKED: Machine = Machine { kernel: Kernel::Six12, lockdown: Lockdown:
 
 /// What each of these machines has, and tests may ask for: there it is demanded.
 pub(super) fn demanded(machine: &Machine) -> Vec<&'static str> {
-    let mut needs = vec!["kernel", "ip", "ss", "tc", "nft", "nstat", "socket_hook_fexit"];
+    let mut needs = vec!["kernel", "own_clock", "ip", "ss", "tc", "nft", "nstat", "socket_hook_fexit"];
     if machine.kernel == Kernel::Six12 {
         needs.push("socket_hook_tracepoint");
     }
@@ -57,6 +57,8 @@ pub(super) const CHECKS: &[Check<'static>] = &[
     Check { file: "host_tcp", only: &["round_trip_times_are_those_of_the_kernel"], on: &[NEW] },
     // What reading maps and attaching takes, once capabilities are dropped.
     Check { file: "sandbox", only: &["every_thread_keeps_what_it_needs"], on: &[OLD, NEW_LOCKED] },
+    // On these machines the wall clock may be set.
+    Check { file: "chaos", only: &["the_wall_clock_is_set"], on: &[OLD, NEW] },
     Check { file: "lockdown", only: &[], on: &[OLD_LOCKED, NEW_LOCKED] },
 ];
 

@@ -96,6 +96,11 @@ impl VmArgs {
         show_output: false,
         observer: Vec::new(),
     };
+
+    /// One test of one file, in the plain machine with the newer kernel.
+    pub(crate) fn one(file: &str, test: &str) -> Self {
+        Self { kernel: Kernels::Six12, tests: vec![file.to_owned()], filter: Some(test.to_owned()), ..Self::ALL }
+    }
 }
 
 pub(crate) fn run(args: &VmArgs) -> Result<()> {

@@ -46,6 +46,8 @@ impl Plan {
                 ("OBSERVER_REQUIRE", demanded(machine).join(",")),
                 // Emulated processors are some ten times as slow.
                 ("OBSERVER_PATIENCE", "12".to_owned()),
+                // Nobody else has this clock.
+                ("OBSERVER_OWN_CLOCK", "1".to_owned()),
                 ("OBSERVER_BIN", text(paths::release("observer"))),
                 ("SAMPLE_LLM_BIN", text(paths::release("sample-llm"))),
                 ("OBSERVER_VENV", text(paths::venv())),
