@@ -21,6 +21,7 @@
 //! | [`export`] | HTTP, request log |
 //! | [`top`] | a running observer's summary on a terminal |
 //! | [`doctor`] | what can be seen here, what cannot, and what to do about it |
+//! | [`overhead`] | what a running observer costs, measured from outside |
 //! | [`control`] | commands to a running observer |
 //! | [`pipeline`] | composition root: threads, channels, reload, shutdown |
 
@@ -39,6 +40,7 @@ pub mod host;
 pub mod kernel;
 pub mod llm;
 pub mod metrics;
+pub mod overhead;
 pub mod pipeline;
 pub mod protocol;
 pub mod recording;

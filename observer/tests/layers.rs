@@ -23,6 +23,7 @@ const ROWS: &[&[&str]] = &[
     &["export"],
     &["top"],
     &["doctor"],
+    &["overhead"],
     &["control"],
     &["pipeline"],
 ];

@@ -57,6 +57,9 @@ pub enum Command {
     /// Show a running observer's view in the terminal
     #[command(after_help = EXIT_CODES)]
     Top(TopArgs),
+    /// Measure what a running observer costs this host (needs root, or CAP_SYS_ADMIN)
+    #[command(after_help = EXIT_CODES)]
+    Overhead(OverheadArgs),
 }
 
 /// Where settings come from, and what to observe.
@@ -274,6 +277,26 @@ pub struct TopArgs {
     pub plain: bool,
 }
 
+/// Arguments of `observer overhead`.
+#[derive(Args, Clone, Debug)]
+pub struct OverheadArgs {
+    /// Measure for this time; BPF run statistics are on meanwhile
+    #[arg(long = "for", value_name = "DURATION", default_value = "10s", value_parser = measuring_time)]
+    pub time: Duration,
+    /// The observer's process [default: the only one that runs]
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<u32>,
+    /// How to print it
+    #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = PossibleValuesParser::new(["table", "json"]))]
+    pub format: String,
+}
+
+/// A time in which something can be counted.
+fn measuring_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time < Duration::from_millis(100) { Err("at least 100ms".to_owned()) } else { Ok(time) }
+}
+
 impl ScopeArgs {
     fn flags(&self) -> Vec<Flag> {
         let flag = |key, value: &Option<String>| value.clone().map(|value| Flag { key, value });
@@ -465,6 +488,19 @@ mod tests {
         let Command::Health(args) = Cli::try_parse_from(line).unwrap().command else { panic!() };
         assert_eq!((args.url.as_deref(), args.ready), (Some("http://h:1"), true));
         assert_eq!(args.settings().unwrap(), None);
+    }
+
+    #[test]
+    fn overhead_measures_for_some_time() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        let Command::Overhead(args) = parse("observer overhead").unwrap().command else { panic!() };
+        assert_eq!((args.time, args.pid, args.format.as_str()), (Duration::from_secs(10), None, "table"));
+        let Command::Overhead(args) = parse("observer overhead --for 30s --pid 7 --format json").unwrap().command
+        else {
+            panic!()
+        };
+        assert_eq!((args.time, args.pid, args.format.as_str()), (Duration::from_secs(30), Some(7), "json"));
+        assert!(parse("observer overhead --for 1ms").is_err() && parse("observer overhead --format xml").is_err());
     }
 
     #[test]

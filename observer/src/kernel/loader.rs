@@ -1,10 +1,6 @@
 //! Loads the kernel side, attaches it, and talks to its maps.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    os::fd::{AsFd, AsRawFd},
-};
+use std::{collections::BTreeSet, os::fd::AsFd};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -29,6 +25,7 @@ use super::{
     scope,
     signal::Signal,
     socket_hook,
+    statistics::{self, ProbeCost},
     tcp_sockets::Entering,
 };
 use crate::{
@@ -86,17 +83,6 @@ impl KernelLog {
     pub fn flush(&mut self) {
         self.0.flush();
     }
-}
-
-/// One probe's cost, as the kernel counts it while `kernel.bpf_stats_enabled` is set.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ProbeCost {
-    /// Times it ran.
-    pub runs: u64,
-    /// Nanoseconds it took in all.
-    pub nanoseconds: u64,
-    /// Times it was skipped, since it would have interrupted itself.
-    pub recursion_misses: u64,
 }
 
 impl Kernel {
@@ -371,17 +357,7 @@ impl Kernel {
             .iter()
             .filter_map(|probe| {
                 let fd = self.ebpf.program(probe.program)?.fd().ok()?;
-                let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).ok()?;
-                let value = |key: &str| {
-                    text.lines()
-                        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':')?.trim().parse().ok())
-                        .unwrap_or(0)
-                };
-                let cost = ProbeCost {
-                    runs: value("run_cnt"),
-                    nanoseconds: value("run_time_ns"),
-                    recursion_misses: value("recursion_misses"),
-                };
+                let cost = statistics::read(fd.as_fd()).ok()?;
                 Some((probe.name, cost))
             })
             .collect()
