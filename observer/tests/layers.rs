@@ -10,6 +10,7 @@ const ROWS: &[&[&str]] = &[
     &["config", "cli"],
     &["sandbox"],
     &["kernel"],
+    &["governor"],
     &["workload"],
     &["host"],
     &["connection"],

@@ -15,7 +15,7 @@ use observer_common::{
 
 use super::{
     as_written::{self, AsWritten},
-    attach::{self, Loading},
+    attach::{self, Links, Loading},
     btf::Btf,
     constants,
     error::{KernelError, chain},
@@ -54,6 +54,10 @@ pub struct Options {
 /// The loaded and attached kernel side. Dropping it detaches everything.
 pub struct Kernel {
     pub(super) ebpf: Ebpf,
+    /// What is in place for as long as this lives, or until it is shed.
+    pub(super) links: Links,
+    /// Signals whose probes are taken away for now.
+    pub(super) shed: Vec<Signal>,
     /// Programs that aya must not load; only until they are.
     as_written: Option<AsWritten>,
     signals: Signals,
@@ -136,6 +140,8 @@ impl Kernel {
         let as_written = as_written::is_needed().then(|| AsWritten::new(OBJECT, &ebpf)).transpose()?;
         Ok(Self {
             ebpf,
+            links: Links::new(),
+            shed: Vec::new(),
             as_written,
             signals: options.signals,
             hook,
@@ -159,7 +165,7 @@ impl Kernel {
         let own = Btf::from_kernel()?;
         let as_written = self.as_written.take();
         let loading = Loading { btf: &btf, as_written: as_written.as_ref() };
-        self.reports = attach::attach_all(&mut self.ebpf, loading, &own, (self.signals, self.hook), all);
+        (self.reports, self.links) = attach::attach_all(&mut self.ebpf, loading, &own, (self.signals, self.hook), all);
         Ok(())
     }
 

@@ -18,6 +18,7 @@ mod others;
 pub mod probes;
 pub mod ring;
 mod scope;
+mod shed;
 pub mod signal;
 mod socket_hook;
 pub mod statistics;
