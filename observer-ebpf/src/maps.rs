@@ -63,6 +63,10 @@ pub static MEMBERS: HashMap<u32, Member> = HashMap::with_max_entries(MEMBERS_MAX
 #[map]
 pub static SCHEDULER: PerCpuArray<SchedulerStats> = PerCpuArray::with_max_entries(WORKLOADS, 0);
 
+/// Since when threads have been looked at without a gap; 0: always.
+#[map]
+pub static SCHEDULER_SINCE: Array<u64> = Array::with_max_entries(1, 0);
+
 /// By slot of a workload.
 #[map]
 pub static IO: PerCpuArray<IoStats> = PerCpuArray::with_max_entries(WORKLOADS, 0);

@@ -8,6 +8,7 @@
 //! | [`config`], [`cli`] | settings: defaults < file < environment < flags; commands |
 //! | [`sandbox`] | what is given up once probes are attached |
 //! | [`kernel`] | what this kernel permits, probes, loading, ring to typed events, scope, clock |
+//! | [`governor`] | which optional probes to shed above their budget, and when to restore them |
 //! | [`workload`] | what a server's process belongs to: container, unit or process tree; its name and members |
 //! | [`host`] | what kernel maps have added up of each workload |
 //! | [`connection`] | socket cookie to connection; each direction a byte stream in which a gap is a value |
@@ -21,6 +22,7 @@
 //! | [`export`] | HTTP, request log |
 //! | [`top`] | a running observer's summary on a terminal |
 //! | [`doctor`] | what can be seen here, what cannot, and what to do about it |
+//! | [`overhead`] | what a running observer costs, measured from outside |
 //! | [`control`] | commands to a running observer |
 //! | [`pipeline`] | composition root: threads, channels, reload, shutdown |
 
@@ -34,11 +36,13 @@ mod docs;
 pub mod doctor;
 pub mod event;
 pub mod export;
+pub mod governor;
 pub mod gpu;
 pub mod host;
 pub mod kernel;
 pub mod llm;
 pub mod metrics;
+pub mod overhead;
 pub mod pipeline;
 pub mod protocol;
 pub mod recording;

@@ -9,11 +9,12 @@ use std::{
 use clap::Parser;
 use observer::{
     cli::{
-        self, Cli, Command, CredentialsArgs, DoctorArgs, GpuArgs, GpuCommand, HealthArgs, RecordArgs, ReplayArgs,
-        RunArgs, TopArgs, logging,
+        self, Cli, Command, CredentialsArgs, DoctorArgs, GpuArgs, GpuCommand, HealthArgs, OverheadArgs, RecordArgs,
+        ReplayArgs, RunArgs, TopArgs, logging,
     },
     control, doctor,
     export::http::web,
+    overhead,
     pipeline::{self, RecordingOptions, ReplayOptions, ReportFormat, RunOptions},
     top::{self, Credentials, TopOptions},
 };
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::Gpu(args) => gpu(&args),
         Command::Health(args) => health(&args),
         Command::Top(args) => top(args),
+        Command::Overhead(args) => overhead(&args),
     }
 }
 
@@ -170,6 +172,17 @@ fn health(args: &HealthArgs) -> ExitCode {
 fn top(args: TopArgs) -> ExitCode {
     let TopArgs { url, credentials: given, interval, run_for, plain } = args;
     match top::run(&TopOptions { url, credentials: credentials(&given), interval, run_for, plain }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(cli::EXIT_FAILURE, &error),
+    }
+}
+
+fn overhead(args: &OverheadArgs) -> ExitCode {
+    let report = match overhead::measure(args.pid, args.time) {
+        Ok(report) => report,
+        Err(error) => return fail(cli::EXIT_FAILURE, &error),
+    };
+    match overhead::print(&report, args.format == "json") {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(cli::EXIT_FAILURE, &error),
     }

@@ -10,6 +10,7 @@ const ROWS: &[&[&str]] = &[
     &["config", "cli"],
     &["sandbox"],
     &["kernel"],
+    &["governor"],
     &["workload"],
     &["host"],
     &["connection"],
@@ -23,6 +24,7 @@ const ROWS: &[&[&str]] = &[
     &["export"],
     &["top"],
     &["doctor"],
+    &["overhead"],
     &["control"],
     &["pipeline"],
 ];

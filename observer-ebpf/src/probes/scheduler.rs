@@ -8,7 +8,7 @@ use observer_common::host::{Histogram, Member, SchedulerStats};
 
 use crate::{
     kernel::{field, now, task_ids},
-    maps::{SCHEDULER, host},
+    maps::{SCHEDULER, SCHEDULER_SINCE, host},
     task::{Seen, exited, member, thread},
 };
 
@@ -49,13 +49,17 @@ unsafe fn look(task: *const u8, member: Member) {
     };
     let Some(thread) = thread else { return };
     let last = &mut thread.seen;
+    let gap = SCHEDULER_SINCE.get(0).copied().unwrap_or(0);
     if last.time == 0 {
-        if start < member.since {
-            // What it did before is not of this slot.
+        if start < member.since || start < gap {
+            // What it did before is not of this slot, or nobody looked.
             *last = seen;
             return;
         }
         last.time = start;
+    } else if last.time < gap {
+        *last = seen;
+        return;
     }
     let execution = seen.execution.wrapping_sub(last.execution);
     let run_delay = seen.run_delay.wrapping_sub(last.run_delay);

@@ -81,6 +81,7 @@ impl MetricsConfig {
 /// Labels that a header's may not be named like: those of our own families, of the text formats and those that
 /// Prometheus gives to every series.
 pub(crate) const TAKEN: &[&str] = &[
+    "action",
     "cause",
     "cgroup",
     "clock",
@@ -120,6 +121,7 @@ pub(crate) const TAKEN: &[&str] = &[
     "result",
     "role",
     "server_port",
+    "signal",
     "slo",
     "source",
     "trace_id",

@@ -352,6 +352,16 @@ fn check(config: &Config) -> Result<(), (&'static str, String)> {
     if !(config.kernel.wakeup_ratio > 0.0 && config.kernel.wakeup_ratio <= 1.0) {
         return refuse("kernel.wakeup_ratio", "must be above 0 and at most 1");
     }
+    let governor = &config.governor;
+    if !(0.0..=1024.0).contains(&governor.budget) {
+        return refuse("governor.budget", "must be from 0 (no governor) to 1024 cores, such as 0.02");
+    }
+    if !(2..=3600).contains(&governor.interval.as_secs()) {
+        return refuse("governor.interval", "must be from 2s to 1h");
+    }
+    if !(1..=86_400).contains(&governor.restore_after.as_secs()) {
+        return refuse("governor.restore_after", "must be from 1s to 24h");
+    }
     let gpu = &config.gpu;
     if !(200..=60_000).contains(&gpu.interval.as_millis()) {
         return refuse("gpu.interval", "must be from 200ms to 60s");

@@ -41,6 +41,8 @@ pub struct Config {
     pub kernel: KernelSettings,
     /// What to measure of workloads besides their requests.
     pub signals: Signals,
+    /// What optional probes may cost.
+    pub governor: GovernorSettings,
     /// The host around.
     pub host: HostConfig,
     /// GPUs.
@@ -62,6 +64,7 @@ impl Default for Config {
             metrics: MetricsConfig::default(),
             kernel: KernelSettings::default(),
             signals: Signals::default(),
+            governor: GovernorSettings::default(),
             host: HostConfig::default(),
             gpu: GpuSettings::default(),
             slo: SloConfig::default(),
@@ -325,6 +328,26 @@ pub enum IoMode {
     On,
     /// Not at all; nor what came into the page cache, nor sockets.
     Off,
+}
+
+/// What optional probes may cost, and what happens above that.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GovernorSettings {
+    /// Share of one core that they may take together; 0: nothing is measured and nothing shed.
+    pub budget: f64,
+    /// From one sample of their cost to the next.
+    #[serde(with = "duration")]
+    pub interval: Duration,
+    /// How long what was shed is away at least.
+    #[serde(with = "duration")]
+    pub restore_after: Duration,
+}
+
+impl Default for GovernorSettings {
+    fn default() -> Self {
+        Self { budget: 0.02, interval: Duration::from_secs(60), restore_after: Duration::from_secs(300) }
+    }
 }
 
 /// The host around.

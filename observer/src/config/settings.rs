@@ -246,6 +246,27 @@ pub const SETTINGS: &[Setting] = &[
         help: "Measure requests of workloads to block devices: time in the queue and at the device, bytes.",
     },
     Setting {
+        key: "governor.budget",
+        env: "OBSERVER_GOVERNOR_BUDGET",
+        flag: "",
+        kind: Kind::Number,
+        help: "Share of one core that all optional probes (those of signals.*) may take together, 0.02 is 2 %. Above it signals are shed, first io, then block, scheduler and tcp, and come back when there is room (docs/overhead.md). 0: nothing is sampled and nothing shed.",
+    },
+    Setting {
+        key: "governor.interval",
+        env: "OBSERVER_GOVERNOR_INTERVAL",
+        flag: "",
+        kind: Kind::Text,
+        help: "Time from one sample of their cost to the next. Each takes a second, in which the kernel counts runs and times of all BPF programs of the host.",
+    },
+    Setting {
+        key: "governor.restore_after",
+        env: "OBSERVER_GOVERNOR_RESTORE_AFTER",
+        flag: "",
+        kind: Kind::Text,
+        help: "Time that a shed signal is away at least. Where it is too much again once it is back, it is away for twice as long, up to 32 times this.",
+    },
+    Setting {
         key: "host.root",
         env: "OBSERVER_HOST_ROOT",
         flag: "",

@@ -97,6 +97,11 @@ impl Slots {
         }
     }
 
+    /// What was seen of sockets is of no use any more: they were not looked at for a while.
+    pub fn forget_sockets(&mut self) {
+        self.entries.values_mut().for_each(|entry| entry.sockets.forget());
+    }
+
     /// Names of the workloads that have processes now.
     pub fn alive(&self, now: KernelTime) -> impl Iterator<Item = &Arc<str>> {
         self.entries.values().filter(move |entry| entry.alive == now).map(|entry| &entry.name)
@@ -153,7 +158,11 @@ impl Slots {
     /// What was measured of all of them so far.
     #[must_use]
     pub fn snapshot(&self, kernel: &Kernel) -> Snapshot {
-        self.snapshot_as(|slot| Measured::read(kernel, slot))
+        let mut snapshot = self.snapshot_as(|slot| Measured::read(kernel, slot));
+        for (_, measured) in &mut snapshot {
+            measured.hide(|signal| kernel.is_shed(signal));
+        }
+        snapshot
     }
 
     fn snapshot_as(&self, read: impl Fn(u32) -> Measured) -> Snapshot {

@@ -122,6 +122,13 @@ impl Sockets {
         self.listeners = listeners;
     }
 
+    /// They were not looked at for a while: the next look is a first one.
+    pub(super) fn forget(&mut self) {
+        self.listeners.clear();
+        self.ports.values_mut().for_each(|looked| *looked = false);
+        self.unsent = None;
+    }
+
     /// Adds what they found to what was measured.
     pub(super) fn tell(&self, tcp: &mut Tcp) {
         (tcp.unsent, tcp.overflows) = (self.unsent, self.overflows);
@@ -159,6 +166,18 @@ mod tests {
         assert_eq!(overflows(&mut sockets, &[listener(3, 80, 1)]), Some(7));
         assert!(!sockets.serves(80), "looked at, and known");
         assert_eq!(overflows(&mut sockets, &[listener(3, 80, 2)]), Some(8));
+    }
+
+    #[test]
+    fn what_listening_sockets_dropped_while_nobody_looked_is_not_counted() {
+        let mut sockets = Sockets::default();
+        sockets.serves(80);
+        assert_eq!(overflows(&mut sockets, &[listener(1, 80, 7)]), Some(0));
+        assert_eq!(overflows(&mut sockets, &[listener(1, 80, 9)]), Some(2));
+        sockets.forget();
+        assert_eq!(told(&sockets), (None, Some(2)));
+        assert_eq!(overflows(&mut sockets, &[listener(1, 80, 100), listener(2, 80, 50)]), Some(2));
+        assert_eq!(overflows(&mut sockets, &[listener(1, 80, 101), listener(2, 80, 50)]), Some(3));
     }
 
     #[test]

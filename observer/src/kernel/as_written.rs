@@ -195,13 +195,13 @@ fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
 }
 
 /// Attributes of a command, none of them set.
-fn no_attributes() -> bpf_attr {
+pub(super) fn no_attributes() -> bpf_attr {
     // SAFETY: a union of integers, for which zero is a value.
     unsafe { std::mem::zeroed() }
 }
 
 /// A command that opens something.
-fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
+pub(super) fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
     // SAFETY: the attributes are valid and writable for the size given, and what they point to outlives the call.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_long, &raw mut *attributes, size_of::<bpf_attr>()) };

@@ -2,7 +2,7 @@
 
 use aya::{
     Btf, Ebpf,
-    programs::{BtfTracePoint, FEntry, FExit, Iter, ProgramError},
+    programs::{BtfTracePoint, FEntry, FExit, Iter},
 };
 
 use super::{
@@ -11,12 +11,15 @@ use super::{
     btf::Btf as OwnBtf,
     constants,
     error::chain,
-    io,
+    io::{self, Link},
     probes::{Mechanism, PROBES, Probe, ProbeReport, Status},
     signal::Signal,
     socket_hook,
 };
 use crate::config::{Signals, SocketHook};
+
+/// What is in place, by the probe's name: detached when dropped.
+pub(super) type Links = Vec<(&'static str, Link)>;
 
 /// Loads and attaches every probe of the table; never fails as a whole. Those that are only wanted while there is a
 /// workload are tried and detached again. Without `all`, the first required one that fails ends it.
@@ -26,8 +29,9 @@ pub(super) fn attach_all(
     own: &OwnBtf,
     (signals, hook): (Signals, SocketHook),
     all: bool,
-) -> Vec<ProbeReport> {
+) -> (Vec<ProbeReport>, Links) {
     let mut reports: Vec<ProbeReport> = Vec::new();
+    let mut links = Links::new();
     for probe in PROBES {
         let missing = probe.signal.and_then(|signal| constants::missing(own, signal));
         let another_way = socket_hook::not_tried(probe, hook, &reports);
@@ -40,7 +44,11 @@ pub(super) fn attach_all(
             (Some(signal), ..) if !signal.is_on(signals) => Status::Off(format!("{} = {}", signal.key(), signal.off())),
             (_, Some(missing), _) => Status::Unsupported(missing),
             (.., Some(reason)) => Status::Off(reason),
-            _ => attach(ebpf, loading, probe),
+            _ => {
+                let (status, link) = attach(ebpf, loading, probe);
+                links.extend(link.map(|link| (probe.name, link)));
+                status
+            }
         };
         let program = ebpf.program(probe.program);
         let mut report = ProbeReport::new(probe, status);
@@ -49,13 +57,13 @@ pub(super) fn attach_all(
         let failed = report.required && !report.is_attached();
         reports.push(report);
         if failed && !all {
-            return reports;
+            return (reports, links);
         }
     }
     io::settle(signals, &mut reports);
     socket_hook::settle(&mut reports, PROBES);
-    block::settle(ebpf, &mut reports);
-    reports
+    block::settle(ebpf, &mut reports, &mut links);
+    (reports, links)
 }
 
 /// What loading a program takes besides the program.
@@ -65,10 +73,15 @@ pub(super) struct Loading<'a> {
     pub(super) as_written: Option<&'a AsWritten>,
 }
 
-/// Loads a probe and attaches it, unless it is in place only on demand: then it is attached and detached again.
-pub(super) fn attach(ebpf: &mut Ebpf, Loading { btf, as_written }: Loading<'_>, probe: &Probe) -> Status {
+/// Loads a probe and attaches it; one that is in place only on demand is detached again, and iterators are attached
+/// whenever somebody asks.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    Loading { btf, as_written }: Loading<'_>,
+    probe: &Probe,
+) -> (Status, Option<Link>) {
     let Some(program) = ebpf.program_mut(probe.program) else {
-        return Status::Broken(format!("the BPF object has no program {}", probe.program));
+        return (Status::Broken(format!("the BPF object has no program {}", probe.program)), None);
     };
     let target = probe.target;
     let as_written = as_written.filter(|as_written| as_written.has(probe.program));
@@ -82,19 +95,13 @@ pub(super) fn attach(ebpf: &mut Ebpf, Loading { btf, as_written }: Loading<'_>, 
         Mechanism::Iterator => <&mut Iter>::try_from(program).and_then(|program| program.load(target, btf)),
     };
     let attached = loaded.and_then(|()| match probe.mechanism {
-        // Attached whenever somebody asks.
-        Mechanism::Iterator => Ok(()),
-        _ if io::is_on_demand(probe) => io::hook(ebpf, probe).map(drop),
-        mechanism => {
-            let program = ebpf.program_mut(probe.program).ok_or(ProgramError::NotLoaded)?;
-            match mechanism {
-                Mechanism::Fentry => <&mut FEntry>::try_from(program)?.attach().map(drop),
-                Mechanism::Fexit => <&mut FExit>::try_from(program)?.attach().map(drop),
-                _ => <&mut BtfTracePoint>::try_from(program)?.attach().map(drop),
-            }
-        }
+        Mechanism::Iterator => Ok(None),
+        _ => io::hook(ebpf, probe).map(Some),
     });
-    attached.map_or_else(|error| classify(&chain(&error), probe), |()| Status::Attached)
+    match attached {
+        Ok(link) => (Status::Attached, link.filter(|_| !io::is_on_demand(probe))),
+        Err(error) => (classify(&chain(&error), probe), None),
+    }
 }
 
 /// What an attach error means to a user.

@@ -2,12 +2,13 @@
 
 use aya::{
     Ebpf,
-    maps::{MapData, PerCpuHashMap},
+    maps::{HashMap, MapData, PerCpuHashMap},
     programs::BtfTracePoint,
 };
 use observer_common::block::{BlockConfig, BlockStats, Target};
 
 use super::{
+    attach::Links,
     btf::Btf,
     error::{KernelError, map_error, missing, removed},
     host::Value,
@@ -36,8 +37,9 @@ pub(super) fn missing_hook(is_there: impl Fn(&str) -> bool) -> Option<String> {
 
 /// All probes of requests, or none: some of them would follow requests to nowhere. That a kernel has not all that they
 /// take is no fault: then the signal is off.
-pub(super) fn settle(ebpf: &mut Ebpf, reports: &mut [ProbeReport]) {
+pub(super) fn settle(ebpf: &mut Ebpf, reports: &mut [ProbeReport], links: &mut Links) {
     for name in all_or_none(reports) {
+        links.retain(|(linked, _)| *linked != name);
         let program = rows().find(|probe| probe.name == name).and_then(|probe| ebpf.program_mut(probe.program));
         if let Some(Ok(program)) = program.map(<&mut BtfTracePoint>::try_from) {
             // It fails only if nothing is loaded.
@@ -83,6 +85,25 @@ impl Kernel {
             Some((key.0, sum))
         };
         Ok(map.keys().flatten().filter(|Value(target)| target.slot == slot).filter_map(read).collect())
+    }
+
+    /// Forgets requests that are under way: their end may have gone by unseen.
+    ///
+    /// # Errors
+    /// If the map cannot be written.
+    pub(super) fn forget_block_requests(&mut self) -> Result<(), KernelError> {
+        const REQUESTS: &str = "BLOCK_REQUESTS";
+        let map = self.map(REQUESTS)?;
+        let mut map: HashMap<&mut MapData, u64, [u64; 7]> =
+            HashMap::try_from(map).map_err(|error| map_error(REQUESTS, &error))?;
+        let known: Vec<u64> = map.keys().flatten().collect();
+        for request in known {
+            match map.remove(&request) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(map_error(REQUESTS, &error)),
+            }
+        }
+        Ok(())
     }
 
     /// How many pairs of a workload and a device there are.

@@ -22,17 +22,26 @@ use super::{
 use crate::config::{IoMode, Signals};
 
 /// An attached program: detached when dropped.
-type Link = Box<dyn Any + Send + Sync>;
+pub(super) type Link = Box<dyn Any + Send + Sync>;
 
 /// What is in place now.
 #[derive(Default)]
 pub(super) struct Hooked {
+    /// There is a workload.
+    asked: bool,
     /// `None`: not known, since the last change failed half way.
     wanted: Option<bool>,
     /// By the probe's name.
     links: Vec<(&'static str, Link)>,
     /// Probes that could be attached once, and could not the last time.
     failed: Vec<&'static str>,
+}
+
+impl Hooked {
+    /// Whether a probe is in place now.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.links.iter().any(|(linked, _)| *linked == name)
+    }
 }
 
 /// Whether a probe is in place only while there is a workload.
@@ -137,15 +146,23 @@ impl Kernel {
             return Ok(Status::Broken("there is no such probe".to_owned()));
         };
         let btf = aya::Btf::from_sys_fs().map_err(|error| KernelError::Load { reason: chain(&error) })?;
-        Ok(attach(&mut self.ebpf, Loading { btf: &btf, as_written: None }, probe))
+        Ok(attach(&mut self.ebpf, Loading { btf: &btf, as_written: None }, probe).0)
     }
 
-    /// There are workloads whose I/O is to be measured, or none any more. Probes that did not attach are tried again.
+    /// There are workloads whose I/O is to be measured, or none any more. Probes that did not attach are tried again;
+    /// none are in place while the signal is shed.
     ///
     /// # Errors
     /// If the map cannot be written. A probe that does not attach any more says so in its report.
     pub fn measure_io(&mut self, wanted: bool) -> Result<(), KernelError> {
+        self.hooked.asked = wanted;
+        self.settle_io()
+    }
+
+    /// Puts in place what is wanted now, or takes it away.
+    pub(super) fn settle_io(&mut self) -> Result<(), KernelError> {
         const MAP: &str = "IO_SINCE";
+        let wanted = self.hooked.asked && !self.is_shed(Signal::Io);
         if self.hooked.wanted == Some(wanted) && (!wanted || self.hooked.failed.is_empty()) {
             return Ok(());
         }

@@ -1,10 +1,6 @@
 //! Loads the kernel side, attaches it, and talks to its maps.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    os::fd::{AsFd, AsRawFd},
-};
+use std::{collections::BTreeSet, os::fd::AsFd};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -22,7 +18,7 @@ use observer_common::{
 
 use super::{
     as_written::{self, AsWritten},
-    attach::{self, Loading},
+    attach::{self, Links, Loading},
     btf::Btf,
     constants,
     error::{KernelError, chain, map_error, missing, removed},
@@ -32,6 +28,7 @@ use super::{
     scope,
     signal::Signal,
     socket_hook,
+    statistics::{self, ProbeCost},
     tcp_sockets::Entering,
 };
 use crate::{
@@ -60,6 +57,10 @@ pub struct Options {
 /// The loaded and attached kernel side. Dropping it detaches everything.
 pub struct Kernel {
     pub(super) ebpf: Ebpf,
+    /// What is in place for as long as this lives, or until it is shed.
+    pub(super) links: Links,
+    /// Signals whose probes are taken away for now.
+    pub(super) shed: Vec<Signal>,
     /// Programs that aya must not load; only until they are.
     as_written: Option<AsWritten>,
     signals: Signals,
@@ -89,17 +90,6 @@ impl KernelLog {
     pub fn flush(&mut self) {
         self.0.flush();
     }
-}
-
-/// One probe's cost, as the kernel counts it while `kernel.bpf_stats_enabled` is set.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ProbeCost {
-    /// Times it ran.
-    pub runs: u64,
-    /// Nanoseconds it took in all.
-    pub nanoseconds: u64,
-    /// Times it was skipped, since it would have interrupted itself.
-    pub recursion_misses: u64,
 }
 
 impl Kernel {
@@ -153,6 +143,8 @@ impl Kernel {
         let as_written = as_written::is_needed().then(|| AsWritten::new(OBJECT, &ebpf)).transpose()?;
         Ok(Self {
             ebpf,
+            links: Links::new(),
+            shed: Vec::new(),
             as_written,
             signals: options.signals,
             hook,
@@ -176,7 +168,7 @@ impl Kernel {
         let own = Btf::from_kernel()?;
         let as_written = self.as_written.take();
         let loading = Loading { btf: &btf, as_written: as_written.as_ref() };
-        self.reports = attach::attach_all(&mut self.ebpf, loading, &own, (self.signals, self.hook), all);
+        (self.reports, self.links) = attach::attach_all(&mut self.ebpf, loading, &own, (self.signals, self.hook), all);
         Ok(())
     }
 
@@ -371,17 +363,7 @@ impl Kernel {
             .iter()
             .filter_map(|probe| {
                 let fd = self.ebpf.program(probe.program)?.fd().ok()?;
-                let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).ok()?;
-                let value = |key: &str| {
-                    text.lines()
-                        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':')?.trim().parse().ok())
-                        .unwrap_or(0)
-                };
-                let cost = ProbeCost {
-                    runs: value("run_cnt"),
-                    nanoseconds: value("run_time_ns"),
-                    recursion_misses: value("recursion_misses"),
-                };
+                let cost = statistics::read(fd.as_fd()).ok()?;
                 Some((probe.name, cost))
             })
             .collect()

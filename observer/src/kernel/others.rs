@@ -1,6 +1,10 @@
 //! Other observers that run on this host: by the programs that the kernel holds, and the processes that hold them.
 
-use std::{collections::HashSet, fs, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fs, io,
+    net::SocketAddr,
+};
 
 use aya::programs::loaded_programs;
 use procfs::{
@@ -9,7 +13,7 @@ use procfs::{
 };
 use serde::Serialize;
 
-use super::probes::PROBES;
+use super::probes::{PROBES, Probe};
 
 /// What the kernel keeps of a program's name.
 const NAME_MAX: usize = 15;
@@ -23,38 +27,74 @@ pub struct OtherObserver {
     pub listens: Vec<SocketAddr>,
 }
 
+/// One of its programs, as the kernel holds it.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldProgram {
+    /// The kernel's number of it.
+    pub id: u32,
+    /// Its row of the table.
+    pub probe: &'static Probe,
+    /// Whether it is hooked in now.
+    pub attached: bool,
+}
+
+/// One that runs, and its programs, in the table's order.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    /// Who.
+    pub observer: OtherObserver,
+    /// What it has loaded.
+    pub programs: Vec<HeldProgram>,
+}
+
 /// Others than this process. Call it before anything is loaded here: what a program was loaded by is not told.
 #[must_use]
 pub fn other_observers() -> Vec<OtherObserver> {
-    let Some(programs) = programs() else { return by_name() };
-    if programs.is_empty() {
-        return Vec::new();
+    match holders() {
+        Ok(found) => found.into_iter().map(|holder| holder.observer).collect(),
+        Err(_) => by_name(),
     }
-    let mut found: Vec<OtherObserver> =
-        others().filter(|process| holds(process, &programs)).map(|process| observer(&process)).collect();
-    if found.is_empty() {
-        found.push(OtherObserver { pid: None, listens: Vec::new() });
-    }
-    found
 }
 
-/// Ids of loaded programs with names of ours; `None`: they may not be listed.
-fn programs() -> Option<HashSet<u32>> {
-    let is_ours = |name: &str| PROBES.iter().any(|probe| kept(probe.program) == name);
-    let mut ids = HashSet::new();
+/// The same, with their programs; where some are loaded and no process is seen to hold them, one without a process.
+///
+/// # Errors
+/// If programs may not be listed, which takes `CAP_SYS_ADMIN`.
+pub fn holders() -> io::Result<Vec<Holder>> {
+    let programs = programs()?;
+    if programs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut found: Vec<Holder> = others()
+        .filter_map(|process| {
+            let held = held(&process, &programs);
+            (!held.is_empty()).then(|| Holder { observer: observer(&process), programs: held })
+        })
+        .collect();
+    if found.is_empty() {
+        let observer = OtherObserver { pid: None, listens: Vec::new() };
+        found.push(Holder { observer, programs: Vec::new() });
+    }
+    Ok(found)
+}
+
+/// Loaded programs with names of ours, by id.
+fn programs() -> io::Result<HashMap<u32, &'static Probe>> {
+    let of_ours = |name: &str| PROBES.iter().find(|probe| kept(probe.program) == name);
+    let mut programs = HashMap::new();
     for program in loaded_programs() {
-        // One that is gone by now is no error.
-        let Ok(program) = program else {
-            if ids.is_empty() {
-                return None;
+        match program {
+            Ok(program) => {
+                if let Some(probe) = program.name_as_str().and_then(of_ours) {
+                    programs.insert(program.id(), probe);
+                }
             }
-            continue;
-        };
-        if program.name_as_str().is_some_and(is_ours) {
-            ids.insert(program.id());
+            // One that is gone by now is no error.
+            Err(error) if programs.is_empty() => return Err(io::Error::other(error.to_string())),
+            Err(_) => {}
         }
     }
-    Some(ids)
+    Ok(programs)
 }
 
 fn kept(name: &str) -> &str {
@@ -76,16 +116,26 @@ fn others() -> impl Iterator<Item = Process> {
     all_processes().into_iter().flatten().flatten().filter(move |process| process.pid() != own)
 }
 
-/// Whether a process holds one of these programs, by itself or by a link to it.
-fn holds(process: &Process, programs: &HashSet<u32>) -> bool {
+/// Which of these programs a process holds, by themselves or by a link to them, which hooks them in.
+fn held(process: &Process, programs: &HashMap<u32, &'static Probe>) -> Vec<HeldProgram> {
     let is_bpf = |target: &FDTarget| matches!(target, FDTarget::AnonInode(kind) if kind.contains("bpf"));
-    let descriptors = process.fd().into_iter().flatten().flatten().filter(|descriptor| is_bpf(&descriptor.target));
-    descriptors
-        .filter_map(|descriptor| fs::read_to_string(format!("/proc/{}/fdinfo/{}", process.pid(), descriptor.fd)).ok())
-        .any(|text| {
-            let id = text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok());
-            id.is_some_and(|id| programs.contains(&id))
-        })
+    let mut attached: BTreeMap<u32, bool> = BTreeMap::new();
+    for descriptor in process.fd().into_iter().flatten().flatten().filter(|descriptor| is_bpf(&descriptor.target)) {
+        let Ok(text) = fs::read_to_string(format!("/proc/{}/fdinfo/{}", process.pid(), descriptor.fd)) else {
+            continue;
+        };
+        let id = text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok());
+        if let Some(id) = id {
+            *attached.entry(id).or_default() |= text.lines().any(|line| line.starts_with("link_type:"));
+        }
+    }
+    let row = |probe: &Probe| PROBES.iter().position(|other| other.name == probe.name);
+    let mut held: Vec<HeldProgram> = attached
+        .into_iter()
+        .filter_map(|(id, attached)| Some(HeldProgram { id, probe: programs.get(&id)?, attached }))
+        .collect();
+    held.sort_by_key(|program| row(program.probe));
+    held
 }
 
 fn observer(process: &Process) -> OtherObserver {

@@ -15,6 +15,7 @@ use super::{
     error::{KernelError, chain},
     loader::Kernel,
     probes::PROBES,
+    signal::Signal,
 };
 use crate::config::SocketHook;
 
@@ -38,12 +39,12 @@ impl Kernel {
     }
 
     /// The TCP sockets of a network namespace (a file such as `/proc/PID/ns/net`), or of the observer's own. `None`: the
-    /// probe is not attached.
+    /// probe is not attached, or shed.
     ///
     /// # Errors
     /// If the kernel refuses, or the namespace cannot be entered.
     pub fn tcp_sockets(&mut self, namespace: Option<&File>) -> Result<Option<TcpSockets>, KernelError> {
-        if !self.runs(PROBE) {
+        if !self.runs(PROBE) || self.is_shed(Signal::Tcp) {
             return Ok(None);
         }
         let failed = |reason: String| KernelError::Look { what: "TCP sockets", reason };

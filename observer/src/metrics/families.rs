@@ -325,9 +325,17 @@ pub mod own {
         PROBE_ATTACHED: Type::Gauge, "observer_probe_attached", ["probe", "mechanism"],
             "1 if the probe is attached by this mechanism, 0 if it should be and is not.";
         PROBE_RUNS: Type::Counter, "observer_probe_runs_total", ["probe"],
-            "Runs of the probe, while the kernel's BPF statistics are on.";
+            "Runs of the probe, while kernel.bpf_stats_enabled is set.";
         PROBE_RUN_TIME: Type::SecondsCounter, "observer_probe_run_seconds_total", ["probe"],
-            "Time spent in the probe, while the kernel's BPF statistics are on.";
+            "Time spent in the probe, while kernel.bpf_stats_enabled is set.";
+        SIGNAL_SHED: Type::Gauge, "observer_signal_shed", ["signal"],
+            "1 while the probes of this signal are taken away, because optional probes took more than governor.budget: its families have no samples then (of tcp, unsent bytes and overflows have none). Signals that are off have no sample here.";
+        GOVERNOR_DECISIONS: Type::Counter, "observer_governor_decisions_total", ["action", "signal"],
+            "Times that the governor shed or restored a signal.";
+        GOVERNOR_COST: Type::Gauge, "observer_governor_cost_ratio", ["signal"],
+            "Share of one core that the probes of this signal took in the governor's last sample, the constants of their hooks included; of tcp, looks at all sockets since the sample before. None while it is shed, or not in place.";
+        GOVERNOR_BUDGET: Type::Gauge, "observer_governor_budget_ratio", [],
+            "Share of one core that the optional probes may take together (governor.budget).";
         RING_USED: Type::Gauge, "observer_ring_used_ratio", [],
             "Most of the ring of events found in use by one drain, 0 to 1, within the last 15 to 30 seconds.";
         RING_WAKEUPS: Type::Counter, "observer_ring_wakeups_total", [],

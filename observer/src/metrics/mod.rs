@@ -35,7 +35,7 @@ use prometheus::{
 use self::{exemplar::Exemplars, families::Family, registry::Store, value::HistogramSnapshot, workloads::Workloads};
 pub use self::{
     join::JoinView,
-    own::{InFlight, KernelStats, MapStats, Own, ProbeStats, ProcessStats},
+    own::{GovernorStats, InFlight, KernelStats, MapStats, Own, ProbeStats, ProcessStats},
     registry::OTHER,
     requests::RequestRecorder,
 };

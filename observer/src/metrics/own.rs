@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     event::{Content, Direction, OpaqueReason},
+    governor::{Action, Costs, Optional},
     request::record::IncompleteReason,
     workload::Identity,
 };
@@ -43,6 +44,49 @@ pub struct KernelStats {
     pub unstamped: Option<u64>,
     /// Whether t0 is the arrival in the kernel, rather than the first read.
     pub arrival_time_available: Option<bool>,
+    /// What optional probes cost, and what was done about it.
+    pub governor: GovernorStats,
+}
+
+/// The governor of optional probes at one moment, in the order of [`Optional::ALL`]. All absent, where there is none.
+#[derive(Clone, Debug, Default)]
+pub struct GovernorStats {
+    /// Share of one core that they may take.
+    pub budget: Option<f64>,
+    /// Whether each signal is shed; `None`: it is off.
+    pub shed: [Option<bool>; Optional::ALL.len()],
+    /// Share of one core that each took.
+    pub costs: Costs,
+    /// Decisions so far: to shed each, to restore each.
+    pub decisions: [[u64; 2]; Optional::ALL.len()],
+}
+
+impl GovernorStats {
+    /// Counts one.
+    pub fn decided(&mut self, action: Action) {
+        let (signal, which) = match action {
+            Action::Shed(signal) => (signal, 0),
+            Action::Restore(signal) => (signal, 1),
+        };
+        self.decisions[signal as usize][which] += 1;
+    }
+
+    fn collect(&self, families: &mut Families) {
+        if let Some(budget) = self.budget {
+            families.add(&family::GOVERNOR_BUDGET, &[], budget);
+        }
+        for signal in Optional::ALL {
+            let (at, name) = (signal as usize, signal.as_str());
+            if let Some(cost) = self.costs[at] {
+                families.add(&family::GOVERNOR_COST, &[name], cost);
+            }
+            let Some(shed) = self.shed[at] else { continue };
+            families.add(&family::SIGNAL_SHED, &[name], flag(shed));
+            for (action, count) in [Action::Shed(signal), Action::Restore(signal)].into_iter().zip(self.decisions[at]) {
+                families.add(&family::GOVERNOR_DECISIONS, &[action.parts().0, name], number(count));
+            }
+        }
+    }
 }
 
 /// A kernel map.
@@ -246,8 +290,53 @@ pub(super) fn collect(own: &Own, kernel: Option<&KernelStats>, last_scrape: Opti
             families.add(family, &[], number(count));
         }
     }
+    kernel.governor.collect(&mut families);
     if let Some(available) = kernel.arrival_time_available {
         families.add(&family::ARRIVAL_TIME, &[], flag(available));
     }
     families.all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_that_is_off_is_not_governed_and_one_that_is_shed_costs_nothing_known() {
+        let mut stats = GovernorStats {
+            budget: Some(0.02),
+            shed: [Some(true), None, Some(false), None],
+            costs: [None, None, Some(0.004), None],
+            ..GovernorStats::default()
+        };
+        for action in [Action::Shed(Optional::Io), Action::Restore(Optional::Io), Action::Shed(Optional::Io)] {
+            stats.decided(action);
+        }
+        let mut families = Families::default();
+        stats.collect(&mut families);
+        let mut lines: Vec<_> = families
+            .all()
+            .iter()
+            .flat_map(|family| {
+                let line = |metric: &prometheus::proto::Metric| {
+                    let labels: Vec<_> = metric.get_label().iter().map(|label| label.value().to_owned()).collect();
+                    let value = metric.get_gauge().get_value() + metric.get_counter().get_value();
+                    format!("{} {} {value}", family.name(), labels.join(","))
+                };
+                family.get_metric().iter().map(line).collect::<Vec<_>>()
+            })
+            .collect();
+        lines.sort();
+        let told = [
+            "observer_governor_budget_ratio  0.02",
+            "observer_governor_cost_ratio scheduler 0.004",
+            "observer_governor_decisions_total restore,io 1",
+            "observer_governor_decisions_total restore,scheduler 0",
+            "observer_governor_decisions_total shed,io 2",
+            "observer_governor_decisions_total shed,scheduler 0",
+            "observer_signal_shed io 1",
+            "observer_signal_shed scheduler 0",
+        ];
+        assert_eq!(lines, told);
+    }
 }

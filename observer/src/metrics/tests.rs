@@ -328,6 +328,7 @@ fn the_kernel_side_is_asked_at_the_scrape() {
         unstamped: Some(5),
         ring_used_ratio: Some(0.25),
         arrival_time_available: Some(true),
+        ..KernelStats::default()
     });
     let text = bench.text();
     for line in [
@@ -347,6 +348,7 @@ fn the_kernel_side_is_asked_at_the_scrape() {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
     assert!(!text.contains("observer_map_insert_failures_total"));
+    assert!(!text.contains("observer_signal_shed") && !text.contains("observer_governor"), "there is none");
 }
 
 #[test]

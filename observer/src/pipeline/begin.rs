@@ -7,7 +7,10 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use super::{RunError, RunOptions, cannot, gpus::GpuThread, http::HttpThread, memory, record::Recording};
+use super::{
+    RunError, RunOptions, cannot, governor::GovernorThread, gpus::GpuThread, http::HttpThread, memory,
+    record::Recording,
+};
 use crate::{
     config::Config,
     correlate::History,
@@ -30,6 +33,7 @@ pub(super) struct Begun {
     pub(super) history: Arc<History>,
     pub(super) request_log: Option<RequestLog>,
     pub(super) kernel: Kernel,
+    pub(super) governor: Option<GovernorThread>,
     pub(super) gpus: Option<GpuThread>,
     pub(super) http: HttpThread,
     pub(super) web: Web,
@@ -56,6 +60,7 @@ impl Begun {
                 .start_entering(move || sandbox.confine_or_warn(&Duty::Namespaces))
                 .map_err(cannot("start the thread that enters network namespaces"))?;
         }
+        let governor = GovernorThread::start(config, &sandbox)?;
         let gpus = GpuThread::start(config, &sandbox, stuck)?;
         if let Some(gpus) = &gpus {
             // Before anything is given up: a recording that does not begin is removed.
@@ -68,7 +73,16 @@ impl Begun {
             Some(confined) => tracing::info!("sandbox: {confined}"),
             None => tracing::info!("sandbox: off, all privileges are kept (security.sandbox = false)"),
         }
-        Ok(Self { address, metrics, labels, recording, history, request_log, kernel, gpus, http, web })
+        Ok(Self { address, metrics, labels, recording, history, request_log, kernel, governor, gpus, http, web })
+    }
+}
+
+/// Gives back what loading took: the kernel's type information, parsed, is larger than all that comes after.
+fn release_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no pointers; the allocator locks itself.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

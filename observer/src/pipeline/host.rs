@@ -10,8 +10,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{SharedKernel, lock, sockets::SocketLooks};
 use crate::{
+    governor::Optional,
     host::{Slots, Snapshot},
-    kernel::clock,
+    kernel::{KernelError, clock},
     metrics::Metrics,
     workload::{Identity, Places},
 };
@@ -71,6 +72,25 @@ impl Host {
             looks.look(slots, servers, places, &self.kernel);
         }
         lock(&self.kernel).as_ref().map(|kernel| state.slots.snapshot(kernel)).unwrap_or_default()
+    }
+
+    /// CPU time that looks at all TCP sockets took so far.
+    pub(super) fn looks_took(&self) -> Duration {
+        self.state().looks.took()
+    }
+
+    /// Takes the probes of a signal away.
+    pub(super) fn shed(&self, signal: Optional) -> Result<(), KernelError> {
+        lock(&self.kernel).as_mut().map_or(Ok(()), |kernel| kernel.shed(signal.signal()))
+    }
+
+    /// Puts them back. What happened meanwhile counts for nobody.
+    pub(super) fn restore(&self, signal: Optional) -> Result<(), KernelError> {
+        let mut state = self.state();
+        if signal == Optional::Tcp {
+            state.slots.forget_sockets();
+        }
+        lock(&self.kernel).as_mut().map_or(Ok(()), |kernel| kernel.restore(signal.signal()))
     }
 
     /// Whether processes of this host can be told apart.

@@ -6,6 +6,7 @@
 
 mod begin;
 mod drain;
+mod governor;
 mod gpus;
 mod host;
 mod http;
@@ -38,6 +39,7 @@ use tokio::{
 use self::{
     begin::Begun,
     drain::{Drain, Parts},
+    governor::GovernorThread,
     gpus::GpuThread,
     host::Host,
     join::Joining,
@@ -166,7 +168,8 @@ pub fn run(mut options: RunOptions) -> Ended {
 
 async fn observe(options: RunOptions, begun: Begun) -> Result<(), RunError> {
     let RunOptions { config, run_for, reload, recording: _ } = options;
-    let Begun { address, metrics, labels, recording, history, request_log, mut kernel, gpus, http, web } = begun;
+    let Begun { address, metrics, labels, recording, history, request_log, mut kernel, governor, gpus, http, web } =
+        begun;
     let scheme = web.scheme();
     let reopen = request_log.as_ref().map(RequestLog::reopener);
     tracing::info!("reads and writes of sockets are seen by {}", kernel.socket_hook().as_str());
@@ -217,12 +220,15 @@ async fn observe(options: RunOptions, begun: Begun) -> Result<(), RunError> {
         })
         .map_err(cannot("start the drain thread"))?,
     );
-    connect_metrics(&metrics, &kernel, &drain, config.kernel.ring_bytes);
+    connect_metrics(&metrics, &kernel, &drain, governor.as_ref(), config.kernel.ring_bytes);
     let host = Arc::new(Host::new(kernel.clone(), metrics.clone(), places, config.metrics.series_ttl));
     metrics.set_host_view({
         let host = host.clone();
         move || host.snapshot()
     });
+    if let Some(governor) = &governor {
+        governor.connect(kernel.clone(), host.clone());
+    }
     if let Some(gpus) = &gpus {
         let processes = config.gpu.processes;
         let joining = Arc::new(Joining::new(gpus.gpus(), host.clone(), metrics.clone(), history, processes));
@@ -332,18 +338,26 @@ async fn until_end(
     }
 }
 
-fn connect_metrics(metrics: &Arc<Metrics>, kernel: &SharedKernel, drain: &Arc<Drain>, ring_bytes: u32) {
+fn connect_metrics(
+    metrics: &Arc<Metrics>,
+    kernel: &SharedKernel,
+    drain: &Arc<Drain>,
+    governor: Option<&GovernorThread>,
+    ring_bytes: u32,
+) {
     metrics.set_live_view({
         let drain = drain.clone();
         // Too busy to answer: what was last known is not known now, so it is absent.
         move || -> Vec<InFlight> { drain.in_flight().unwrap_or_default() }
     });
     metrics.set_kernel_stats({
-        let (kernel, drain) = (kernel.clone(), drain.clone());
+        let (kernel, drain, governor) = (kernel.clone(), drain.clone(), governor.map(GovernorThread::stats));
         move || -> KernelStats {
-            lock(&kernel)
-                .as_ref()
-                .map_or_else(KernelStats::default, |kernel| stats::collect(kernel, &drain, ring_bytes))
+            let governor = governor.as_ref().map(|stats| stats()).unwrap_or_default();
+            lock(&kernel).as_ref().map_or_else(KernelStats::default, |kernel| KernelStats {
+                governor,
+                ..stats::collect(kernel, &drain, ring_bytes)
+            })
         }
     });
 }

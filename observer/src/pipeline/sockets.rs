@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
     os::unix::fs::MetadataExt,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{SharedKernel, lock};
@@ -17,6 +17,8 @@ const SHARE: u32 = 100;
 #[derive(Debug, Default)]
 pub(super) struct SocketLooks {
     next: Option<Instant>,
+    /// CPU time that it took so far.
+    took: Duration,
     /// It was said that it cannot be done.
     warned: bool,
 }
@@ -25,6 +27,11 @@ impl SocketLooks {
     /// Whether another look costs little enough by now.
     pub(super) fn is_due(&self) -> bool {
         self.next.is_none_or(|next| Instant::now() >= next)
+    }
+
+    /// CPU time that looks took so far.
+    pub(super) const fn took(&self) -> Duration {
+        self.took
     }
 
     /// Looks. `servers`: a process of each slot's workload.
@@ -69,6 +76,8 @@ impl SocketLooks {
                 }
             }
         }
-        self.next = Some(Instant::now() + thread_time().saturating_sub(begun) * SHARE);
+        let took = thread_time().saturating_sub(begun);
+        self.took += took;
+        self.next = Some(Instant::now() + took * SHARE);
     }
 }

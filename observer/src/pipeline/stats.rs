@@ -4,7 +4,11 @@ use observer_common::loss::Counter;
 
 use super::drain::Drain;
 use crate::{
-    kernel::{Kernel, probes::Status},
+    kernel::{
+        Kernel,
+        probes::{ProbeReport, Status},
+        statistics,
+    },
     metrics::{KernelStats, MapStats, ProbeStats},
     request::hops::CLIENTS_MAX,
 };
@@ -68,10 +72,13 @@ pub(super) fn collect(kernel: &Kernel, drain: &Drain, ring_bytes: u32) -> Kernel
     });
     stats.lost.push(("ring".into(), "malformed".into(), drain.malformed()));
     let costs = kernel.costs();
-    for report in kernel.reports().iter().filter(|report| !matches!(report.status, Status::Off(_))) {
+    let counts_all = statistics::are_on_for_everybody();
+    let wanted = |report: &&ProbeReport| !matches!(report.status, Status::Off(_)) && !kernel.is_away(report);
+    for report in kernel.reports().iter().filter(wanted) {
         let cost = costs.iter().find(|(name, _)| *name == report.name).map(|(_, cost)| *cost).unwrap_or_default();
-        // Without `kernel.bpf_stats_enabled` the kernel counts nothing: then there is nothing to tell.
-        let counted = cost.runs > 0;
+        // Without `kernel.bpf_stats_enabled` the kernel counts nothing, or the governor's samples alone: then there is
+        // nothing to tell.
+        let counted = cost.runs > 0 && counts_all;
         stats.probes.push(ProbeStats {
             name: report.name.into(),
             mechanism: report.mechanism.as_str().into(),

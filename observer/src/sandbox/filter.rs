@@ -12,6 +12,8 @@ use seccompiler::{
 pub(super) struct Allowed {
     /// Enter namespaces.
     pub(super) namespaces: bool,
+    /// Turn BPF run statistics on.
+    pub(super) statistics: bool,
     /// Open files to write to them.
     pub(super) writing: bool,
 }
@@ -122,6 +124,9 @@ const BPF: &[u64] = &[
     28, 29, 33, 34, // links: create, update, iterator, detach
 ];
 
+/// `BPF_ENABLE_STATS`.
+const STATISTICS: u64 = 32;
+
 /// Calls that open a file, and which of their arguments has the flags. `openat2` has them in memory, where a filter cannot
 /// look.
 #[cfg(target_arch = "x86_64")]
@@ -133,7 +138,8 @@ fn rules(allowed: &Allowed) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendEr
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         REFUSED.iter().chain(REFUSED_OLD).map(|call| (*call, Vec::new())).collect();
     let other = |command: &u64| SeccompCondition::new(0, Length::Dword, Compare::Ne, *command);
-    let others = BPF.iter().map(other).collect::<Result<_, _>>()?;
+    let also = allowed.statistics.then_some(STATISTICS);
+    let others = BPF.iter().chain(also.as_ref()).map(other).collect::<Result<_, _>>()?;
     rules.insert(libc::SYS_bpf, vec![SeccompRule::new(others)?]);
     if !allowed.namespaces {
         rules.insert(libc::SYS_setns, Vec::new());

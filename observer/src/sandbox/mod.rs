@@ -39,6 +39,8 @@ pub enum Duty {
     },
     /// Enters network namespaces.
     Namespaces,
+    /// Turns BPF run statistics on and off, and hooks programs in and out.
+    Governor,
     /// Calls the GPU driver.
     Gpu {
         /// Reads performance counters, which drivers may keep for administrators.
@@ -99,7 +101,7 @@ impl Sandbox {
             Duty::RequestLog { overrides, .. } => {
                 overrides.then_some(Capability::CAP_DAC_OVERRIDE).into_iter().collect()
             }
-            Duty::Namespaces => {
+            Duty::Namespaces | Duty::Governor => {
                 let mut wanted = vec![Capability::CAP_SYS_ADMIN];
                 wanted.extend(&self.kernel);
                 wanted
@@ -136,10 +138,11 @@ impl Sandbox {
         let landlock = match duty {
             Duty::Http => Some(files::restrict(None)),
             Duty::RequestLog { path, .. } => Some(files::restrict(path.as_deref())),
-            Duty::General | Duty::Namespaces | Duty::Gpu { .. } => None,
+            Duty::General | Duty::Namespaces | Duty::Governor | Duty::Gpu { .. } => None,
         };
         let filter = filter::apply(&filter::Allowed {
             namespaces: *duty == Duty::Namespaces,
+            statistics: *duty == Duty::Governor,
             writing: matches!(duty, Duty::RequestLog { path: Some(_), .. } | Duty::Gpu { .. }),
         });
         let (kept, dropped) = capabilities::keep(&self.wanted(duty)).map_err(failed("drop capabilities"))?;
@@ -168,6 +171,7 @@ impl Duty {
             Self::Http => "the HTTP thread",
             Self::RequestLog { .. } => "the request log's thread",
             Self::Namespaces => "the thread that enters network namespaces",
+            Self::Governor => "the governor's thread",
             Self::Gpu { .. } => "the GPU thread",
         }
     }

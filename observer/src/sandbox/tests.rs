@@ -235,6 +235,22 @@ fn only_one_thread_enters_namespaces() {
 }
 
 #[test]
+fn only_one_thread_turns_statistics_on() {
+    const ENABLE_STATS: i32 = 32;
+    let (_, (), status) = confined(&Duty::Governor, || {
+        what_nobody_may_do();
+        // Looked at, and refused for what it asks of them: there are no such statistics.
+        let nothing = [u64::MAX; 16];
+        // SAFETY: as many bytes as are said to be there.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, ENABLE_STATS, nothing.as_ptr(), size_of_val(&nothing)) };
+        let wanted = if held().has(Capability::CAP_SYS_ADMIN) { libc::EINVAL } else { libc::EPERM };
+        assert_eq!(error(result), wanted);
+    });
+    assert_eq!(capabilities_of(&status, "CapPrm"), bits(&[Capability::CAP_SYS_ADMIN]));
+    confined(&Duty::General, || assert_eq!(bpf(ENABLE_STATS), libc::EPERM));
+}
+
+#[test]
 fn what_is_needed_is_found_by_trial() {
     if !held().has(Capability::CAP_DAC_READ_SEARCH) {
         println!("skipped: this process has no capability that could be tried");

@@ -106,6 +106,7 @@ fn every_thread_keeps_what_it_needs_and_nothing_more() {
         ("observer-http", 0),
         ("request-log", 0),
         ("observer-netns", SYS_ADMIN),
+        ("observer-govern", SYS_ADMIN),
         ("observer-gpu", SYS_PTRACE | DAC_READ_SEARCH | SYS_ADMIN),
     ];
     let threads = confined(observer.pid());
@@ -119,11 +120,14 @@ fn every_thread_keeps_what_it_needs_and_nothing_more() {
     assert!(line.contains("kept: DAC_READ_SEARCH SYS_PTRACE; dropped: ") && line.contains("SYS_MODULE"), "{line}");
     assert!(line.contains("no new privileges; system calls filtered"), "{line}");
     // What is off needs no thread, and no privilege.
-    let settings = [("OBSERVER_SIGNALS_TCP", "false"), ("OBSERVER_GPU_GPM", "false")];
+    let settings =
+        [("OBSERVER_SIGNALS_TCP", "false"), ("OBSERVER_GPU_GPM", "false"), ("OBSERVER_GOVERNOR_BUDGET", "0")];
     let observer = Observer::tuned(&["--ports", &free_port().to_string()], &settings);
     let threads = confined(observer.pid());
     expect(&threads, &[("observer-http", 0), ("request-log", 0)]);
-    assert!(!threads.contains_key("observer-netns"), "{threads:?}");
+    for name in ["observer-netns", "observer-govern"] {
+        assert!(!threads.contains_key(name), "{threads:?}");
+    }
 }
 
 /// Sockets in a container's network are looked at by the one thread that may go there.

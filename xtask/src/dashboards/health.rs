@@ -87,10 +87,13 @@ fn cost() -> Row {
                 .thresholds(&[(0.25, "red")]),
             lines("Resident memory", "bytes", "Follows connections and streams; 31 MiB with 1,000 streams at once.")
                 .query("{{instance}}", "max by (instance) (observer_resident_memory_bytes{@instance})"),
-            lines("Time in probes", "percentunit", "Share of one core spent in each probe, on the CPUs of whoever made the call. Only while the kernel's BPF statistics are on.")
+            lines("Time in probes", "percentunit", "Share of one core spent in each probe, on the CPUs of whoever made the call. Only while kernel.bpf_stats_enabled is set.")
                 .query("{{probe}}", "sum by (probe) (rate(observer_probe_run_seconds_total{@instance}[$__rate_interval]))"),
-            lines("Time of one run", "s", "Mean of each probe. Only while the kernel's BPF statistics are on.")
+            lines("Time of one run", "s", "Mean of each probe. Only while kernel.bpf_stats_enabled is set.")
                 .query("{{probe}}", "sum by (probe) (rate(observer_probe_run_seconds_total{@instance}[$__rate_interval])) / sum by (probe) (rate(observer_probe_runs_total{@instance}[$__rate_interval]))"),
+            stacked("Optional probes", "percentunit", "Share of one core that the probes of each signal took in the governor's last sample, and how much all of them may take. A signal that is shed has none.")
+                .query("{{instance}} {{signal}}", "sum by (instance, signal) (observer_governor_cost_ratio{@instance})")
+                .query("{{instance}} budget", "max by (instance) (observer_governor_budget_ratio{@instance})"),
             stacked("Events by source", "suffix: /s", "What the kernel tells of. Grows with tokens, and not with other traffic of the host.")
                 .query("{{source}}", "sum by (source) (rate(observer_events_total{@instance}[$__rate_interval]))"),
             lines("Time of a scrape", "s", "Of the previous one. Above a second: too many series for one host, see values that became _other.")
@@ -127,6 +130,10 @@ fn probes() -> Row {
         vec![
             states("Attached", "Whether each probe is attached, by its mechanism. One that is not costs what it measures; observer doctor says why.")
                 .query("{{instance}} {{probe}} {{mechanism}}", "min by (instance, probe, mechanism) (observer_probe_attached{@instance})"),
+            states("Shed", "1: the probes of this signal are taken away, since optional probes took more than governor.budget; its panels are empty meanwhile.")
+                .query("{{instance}} {{signal}}", "max by (instance, signal) (observer_signal_shed{@instance})"),
+            lines("Decisions of the governor", "suffix: /s", "How often each signal is shed and restored. Again and again: the budget is close to what this host takes; raise governor.budget, or switch the signal off.")
+                .query("{{instance}} {{action}} {{signal}}", "sum by (instance, action, signal) (rate(observer_governor_decisions_total{@instance}[$__rate_interval]))"),
             states("Available", "arrival: requests are timed from their arrival, not from the server's first read; GPU join: workloads are joined with GPUs.")
                 .query("{{instance}} arrival", "min by (instance) (observer_arrival_time_available{@instance})")
                 .query("{{instance}} GPU join", "min by (instance) (observer_gpu_join_available{@instance})"),

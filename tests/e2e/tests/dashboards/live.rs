@@ -95,6 +95,9 @@ impl Host {
             ("OBSERVER_GPU_SLOW_INTERVAL", SLOW),
             // Also where the kernel's own functions cannot be hooked.
             ("OBSERVER_SIGNALS_IO", "on"),
+            // All of them, whatever this host is doing; and soon.
+            ("OBSERVER_GOVERNOR_BUDGET", "1"),
+            ("OBSERVER_GOVERNOR_INTERVAL", "5s"),
             ("OBSERVER_SLO_OBJECTIVES", "interactive:ttft:0.05,steady:tpot:0.1"),
         ];
         let missing = ["python", "loop_device"].into_iter().find_map(require::missing);
