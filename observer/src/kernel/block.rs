@@ -98,10 +98,7 @@ impl Kernel {
             HashMap::try_from(map).map_err(|error| map_error(REQUESTS, &error))?;
         let known: Vec<u64> = map.keys().flatten().collect();
         for request in known {
-            match map.remove(&request) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(map_error(REQUESTS, &error)),
-            }
+            removed(map.remove(&request)).map_err(|error| map_error(REQUESTS, &error))?;
         }
         Ok(())
     }

@@ -7,10 +7,10 @@ use aya::maps::{Array, MapData};
 
 use super::{
     clock,
-    error::{KernelError, chain},
+    error::{KernelError, chain, map_error},
     hook_cost::HookKind,
     io,
-    loader::{Kernel, map_error},
+    loader::Kernel,
     probes::{Mechanism, PROBES, Probe, ProbeReport},
     signal::Signal,
     statistics::ProbeCost,
