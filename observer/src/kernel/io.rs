@@ -17,6 +17,7 @@ use super::{
     error::{KernelError, chain, map_error},
     loader::Kernel,
     probes::{Mechanism, PROBES, Probe, ProbeReport, Status},
+    shed,
     signal::Signal,
 };
 use crate::config::{IoMode, Signals};
@@ -181,14 +182,22 @@ impl Kernel {
         Ok(())
     }
 
-    /// Attaches one probe that comes and goes, and detaches it.
+    /// Attaches one probe that comes and goes, and detaches it; where there is none, one that can be shed the other way
+    /// round.
     pub(super) fn try_hook(&mut self) -> Result<(), KernelError> {
-        let is_meant_to = |probe: &&Probe| {
-            is_on_demand(probe) && self.reports.iter().any(|report| report.name == probe.name && report.is_attached())
-        };
-        let Some(probe) = PROBES.iter().find(is_meant_to) else { return Ok(()) };
         let failed = |error| KernelError::Look { what: "attaching a probe", reason: chain(&error) };
-        hook(&mut self.ebpf, probe).map(drop).map_err(failed)
+        let is_attached =
+            |probe: &&Probe| self.reports.iter().any(|report| report.name == probe.name && report.is_attached());
+        if let Some(probe) = PROBES.iter().filter(|probe| is_on_demand(probe)).find(is_attached) {
+            return hook(&mut self.ebpf, probe).map(drop).map_err(failed);
+        }
+        let Some(probe) = PROBES.iter().filter(|probe| shed::comes_and_goes(probe)).find(is_attached) else {
+            return Ok(());
+        };
+        self.links.retain(|(name, _)| *name != probe.name);
+        let link = hook(&mut self.ebpf, probe).map_err(failed)?;
+        self.links.push((probe.name, link));
+        Ok(())
     }
 
     /// Attaches what is not in place. Of reads and writes that is all or nothing: half of it would count half.

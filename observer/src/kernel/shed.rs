@@ -27,12 +27,12 @@ const fn of(signal: Signal) -> Signal {
 /// Rows whose probes come and go with a signal. Iterators hook nothing, and of TCP nothing else is to be taken away:
 /// segments that are sent again are few.
 fn rows(signal: Signal) -> impl DoubleEndedIterator<Item = &'static Probe> {
-    let is_one = move |probe: &&Probe| {
-        probe.signal.map(of) == Some(of(signal))
-            && probe.mechanism != Mechanism::Iterator
-            && probe.signal != Some(Signal::Tcp)
-    };
-    PROBES.iter().filter(is_one)
+    PROBES.iter().filter(move |probe| probe.signal.map(of) == Some(of(signal)) && comes_and_goes(probe))
+}
+
+/// Whether a probe is taken away and put back with its signal.
+pub(super) fn comes_and_goes(probe: &Probe) -> bool {
+    probe.mechanism != Mechanism::Iterator && probe.signal.is_some_and(|signal| signal != Signal::Tcp)
 }
 
 impl Kernel {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use observer_e2e::{
+    disk_workload::DiskWorkload,
     http::Client,
     metrics::Metrics,
     observer::{self, Observer},
@@ -172,6 +173,54 @@ fn reads_and_writes_go_before_other_signals_and_come_back_exact() {
         (reads(&metrics) - reads(&before) >= 401.0).then(|| reads(&metrics) - reads(&before))
     });
     assert!((401.0..450.0).contains(&after), "as many as there were: {after}");
+}
+
+/// A request to a disk that was under way when the probes went is not measured when they are back, as if it had taken all
+/// that time: the kernel uses its memory again, for requests whose beginning nobody saw.
+#[test]
+fn requests_to_disks_are_not_measured_across_a_gap() {
+    require!(kernel, python, loop_device);
+    // Whatever a disk does is too much, and what it does not do is within it.
+    let settings = [
+        ("OBSERVER_GOVERNOR_BUDGET", "0.00001"),
+        ("OBSERVER_GOVERNOR_INTERVAL", "2s"),
+        ("OBSERVER_GOVERNOR_RESTORE_AFTER", "5s"),
+        ("OBSERVER_SIGNALS_SCHEDULER", "false"),
+        ("OBSERVER_SIGNALS_IO", "off"),
+        ("OBSERVER_SIGNALS_TCP", "false"),
+    ];
+    let mut disk = DiskWorkload::start();
+    let observer = Observer::tuned(&["--ports", &disk.server.port().to_string()], &settings);
+    let in_place = hooked_in(observer.pid());
+    disk.begin();
+    wait::until("requests to the disk", SOON, || {
+        observer.metrics().has("workload_block_io_latency_seconds_count").then_some(())
+    });
+    // It goes and comes back, and goes again, for as long as the disk is used.
+    for times in 1..=3 {
+        let metrics = wait::until("the governor to shed it again", LONG, || {
+            thread::sleep(Duration::from_millis(100));
+            let metrics = observer.metrics();
+            (decided(&metrics, "shed", "block") >= f64::from(times) && is_shed(&metrics, "block")).then_some(metrics)
+        });
+        assert!(
+            !metrics.has("workload_block_io_latency_seconds_count") && !metrics.has("workload_block_io_bytes_total")
+        );
+        assert_eq!(in_place.difference(&hooked_in(observer.pid())).count(), 4, "all four programs, or none");
+    }
+    drop(disk);
+    let after = wait::until("the totals to be there again", LONG, || {
+        thread::sleep(Duration::from_millis(200));
+        Some(observer.metrics()).filter(|metrics| metrics.has("workload_block_io_latency_seconds_count"))
+    });
+    // Each gap lasted for five seconds at least; no request of a loop device takes that long.
+    for family in ["workload_block_io_latency_seconds", "workload_block_io_queue_seconds"] {
+        let (count, short) = (format!("{family}_count"), format!("{family}_bucket"));
+        let all = after.sum(&count, &[]);
+        // The kernel's buckets are powers of two nanoseconds: this one ends at 4.3 seconds.
+        let within = after.sum(&short, &[("le", "4.294967296")]);
+        assert!(all > 0.0 && within == all, "{family}: {} of {all} took longer than a gap", all - within);
+    }
 }
 
 /// Without the privilege nothing is sampled, and nothing shed; that is said once.
