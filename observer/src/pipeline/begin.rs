@@ -77,15 +77,6 @@ impl Begun {
     }
 }
 
-/// Gives back what loading took: the kernel's type information, parsed, is larger than all that comes after.
-fn release_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: no pointers; the allocator locks itself.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
 fn open_request_log(
     config: &Config,
     recording: Option<&Recording>,

@@ -117,7 +117,8 @@ fn switches(rounds: usize, names: [&'static str; 2], signals: &[Setting]) -> [Co
     let number = |text: &str| -> f64 { text.trim().parse().expect("nanoseconds") };
     for round in 0..2 * rounds {
         let on = round % 2 == 1;
-        let settings: Vec<_> = signals.iter().map(|(name, values)| (*name, values[usize::from(!on)])).collect();
+        let mut settings: Vec<_> = signals.iter().map(|(name, values)| (*name, values[usize::from(!on)])).collect();
+        settings.push(("OBSERVER_GOVERNOR_BUDGET", "0"));
         let worker = Worker::start(path, &settings);
         if on {
             let _measured = worker.measured();
