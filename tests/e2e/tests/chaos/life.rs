@@ -63,7 +63,7 @@ fn names(line: &RequestLine, clients: &[Line]) -> bool {
 fn restarted_under_load() {
     require!(kernel, sample);
     let mut scene = Scene::new();
-    let restarts = form(2, 10);
+    let restarts = form(1, 10);
     let load = scene.load(&["--concurrency", "16", "--for", form("10s", "60s")]);
     thread::sleep(Duration::from_secs(1));
     // Of each observer: since when it was ready, until when, and its log.
@@ -119,7 +119,7 @@ fn two_at_once() {
     require!(kernel, sample);
     let mut scene = Scene::new();
     let mut other = Observer::start(&[scene.server.port()]);
-    let requests = form(400, 4000);
+    let requests = form(200, 4000);
     let clients = scene.load(&["--concurrency", "16", "--requests", &requests.to_string()]).lines();
     scene.compare_whole(&clients);
     let of_load = |lines: Vec<RequestLine>| -> Vec<RequestLine> {

@@ -59,7 +59,7 @@ fn drip(address: SocketAddr, done: &AtomicBool) -> usize {
 fn scrape_storm_and_slow_loris() {
     require!(kernel, sample);
     let mut scene = Scene::new();
-    let (address, time) = (scene.observer.address(), form("3s", "40s"));
+    let (address, time) = (scene.observer.address(), form("2s", "40s"));
     let load = scene.load(&["--concurrency", "16", "--for", time]);
     let (done, answered, begun) = (AtomicBool::new(false), AtomicU64::new(0), Instant::now());
     let (clients, cut) = thread::scope(|scope| {

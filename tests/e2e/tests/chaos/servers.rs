@@ -20,7 +20,7 @@ use super::{
 fn killed_amid_its_answers() {
     require!(kernel, sample);
     let mut scene = Scene::new();
-    let rounds = form(2, 10);
+    let rounds = form(1, 10);
     let mut all = Vec::new();
     for _ in 0..rounds {
         let sample = format!("{{\"ttft_ms\":{TTFT_MS},\"interval_ms\":{INTERVAL_MS},\"tokens\":300}}");
