@@ -142,5 +142,3 @@ pub const PORT_NONE: u32 = 0;
 pub const PORT_CANDIDATE: u32 = 1;
 /// A candidate that serves something else: left alone until user space says otherwise.
 pub const PORT_IGNORED: u32 = 2;
-/// State of a port that was one of these and is not any more: connections to it may be known yet.
-pub const PORT_FORMER: u32 = 3;

@@ -55,7 +55,7 @@ pub fn moved(sock: Sock, result: i32, flags: i32, direction: u8, buffers: impl F
         io::socket(if direction == DIRECTION_SEND { WRITE } else { READ }, result);
     }
     let Some(transport) = sock.transport() else { return };
-    if !is_told(result, direction) || (transport != Transport::Unix && filter::is_strange(sock.local_port())) {
+    if !is_told(result, direction) {
         return;
     }
     // Neither consumes anything of the stream.
@@ -68,13 +68,13 @@ pub fn moved(sock: Sock, result: i32, flags: i32, direction: u8, buffers: impl F
     if left_alone && (result <= 0 || !is_counted(socket, transport)) {
         return;
     }
-    if !in_scope(sock, socket, transport, scope) {
+    let time = now();
+    if !in_scope(sock, socket, transport, scope, time) {
         return;
     }
     if left_alone {
         return pass(sock, socket, direction, result as u32);
     }
-    let time = now();
     let call_buffers =
         if direction == DIRECTION_RECEIVE && flags & MSG_TRUNC != 0 { Buffers::unknown() } else { buffers() };
     let seen = Seen {
@@ -185,7 +185,7 @@ fn find(sock: Sock, transport: Transport, scope: &Scope, result: i32) -> Option<
 
 /// Whether a socket is in scope, by the verdict kept with it where no list has changed since.
 #[inline(always)]
-fn in_scope(sock: Sock, socket: &mut Socket, transport: Transport, scope: &Scope) -> bool {
+fn in_scope(sock: Sock, socket: &mut Socket, transport: Transport, scope: &Scope, time: u64) -> bool {
     let candidate = filter::is_candidate(transport, socket.local_port, scope);
     if socket.generation != scope.generation {
         socket.generation = scope.generation;
@@ -197,9 +197,7 @@ fn in_scope(sock: Sock, socket: &mut Socket, transport: Transport, scope: &Scope
     if !candidate && port_state(socket.local_port) == PORT_IGNORED {
         count(Counter::IgnoredPort);
     }
-    if socket.has(KNOWN) {
-        forget(sock, socket, now());
-    }
+    forget(sock, socket, time);
     if socket.is_tracked() {
         socket.verdict = UNDECIDED;
         socket.misses = 0;

@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_ancestor_cgroup_id};
 use observer_common::{
-    config::{PORT_CANDIDATE, PORT_NONE, SCOPE_CGROUPS, SCOPE_PIDS, SCOPE_PORTS, Scope},
+    config::{PORT_CANDIDATE, SCOPE_CGROUPS, SCOPE_PIDS, SCOPE_PORTS, Scope},
     limits::CGROUP_LEVELS,
 };
 
@@ -51,13 +51,6 @@ pub fn is_candidate(transport: Transport, local_port: u32, scope: &Scope) -> boo
         return scope.flags & SCOPE_PORTS == 0;
     }
     port_state(local_port) == PORT_CANDIDATE
-}
-
-/// Whether nothing can be known of a socket with this local port, so that it is not looked for: most sockets are clients'.
-/// Who resets a connection takes its port away.
-#[inline(always)]
-pub fn is_strange(local_port: u16) -> bool {
-    local_port != 0 && port_state(u32::from(local_port)) == PORT_NONE
 }
 
 /// What a connection's first bytes are.

@@ -153,9 +153,6 @@ fn data_ready(sock: Sock) {
     if family != FAMILY_INET && family != FAMILY_INET6 {
         return;
     }
-    if filter::is_strange(sock.local_port()) {
-        return;
-    }
     let Some(socket) = socket::get(sock) else { return };
     if socket.verdict == LEFT_ALONE {
         return;

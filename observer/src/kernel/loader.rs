@@ -8,10 +8,7 @@ use aya::{
 };
 use observer_common::{
     block,
-    config::{
-        PORT_CANDIDATE, PORT_FORMER, PORT_IGNORED, PORT_NONE, SCOPE_CGROUPS, SCOPE_PIDS, SCOPE_PORTS,
-        Scope as KernelScope,
-    },
+    config::{PORT_CANDIDATE, PORT_IGNORED, PORT_NONE, SCOPE_CGROUPS, SCOPE_PIDS, SCOPE_PORTS, Scope as KernelScope},
     host, limits,
     loss::Counter,
 };
@@ -436,10 +433,8 @@ impl Kernel {
         }
         let mut map = self.ports()?;
         for port in 0..=u16::MAX {
-            if !ports.contains(&port)
-                && map.get(&u32::from(port), 0).is_ok_and(|value| ![PORT_NONE, PORT_FORMER].contains(&value))
-            {
-                map.set(u32::from(port), PORT_FORMER, 0).map_err(|error| map_error("PORTS", &error))?;
+            if !ports.contains(&port) && map.get(&u32::from(port), 0).is_ok_and(|value| value != PORT_NONE) {
+                map.set(u32::from(port), PORT_NONE, 0).map_err(|error| map_error("PORTS", &error))?;
             }
         }
         Ok(())
