@@ -64,7 +64,8 @@ impl Neighbour {
         let scratch = Scratch::new();
         // The backend is never asked.
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
-        let Server { process, address } = Server::nginx(nowhere, "keepalive_requests 1000000000; return 200 'a page of a site';", &scratch);
+        let Server { process, address } =
+            Server::nginx(nowhere, "keepalive_requests 1000000000; return 200 'a page of a site';", &scratch);
         let mut stream = TcpStream::connect(address).expect("nginx listens");
         stream.write_all(ASKED).expect("it reads");
         // Head and body come at once.

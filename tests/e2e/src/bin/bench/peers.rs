@@ -51,7 +51,7 @@ impl Way {
         match self {
             Self::Proxy => require::missing("nginx"),
             Self::Capture => require::missing("tcpdump"),
-            Self::Tracer => require::tool("bpftrace").is_none().then(|| "bpftrace is not installed".to_owned()),
+            Self::Tracer => tracer_fails(),
             Self::Nothing | Self::Observer | Self::Middleware => None,
         }
     }
@@ -102,6 +102,18 @@ fn begin(way: Way, server: &Server) -> Measuring {
 fn with_filter(mut command: Command, port: &str) -> Command {
     command.args(["tcp", "port", port]);
     command
+}
+
+/// Why a tracer's script does not run here.
+fn tracer_fails() -> Option<String> {
+    let Some(tracer) = require::tool("bpftrace") else { return Some("bpftrace is not installed".to_owned()) };
+    let tried = Command::new(tracer).args(["-e", &script(1), "-c", "/bin/true"]).output().expect("it is a program");
+    let said = String::from_utf8_lossy(&tried.stderr).into_owned();
+    // It goes on, and succeeds, without what it does not find.
+    if let Some(line) = said.lines().find(|line| line.contains("not found:")) {
+        return Some(format!("not here: {}", line.split_once("WARNING: ").map_or(line, |(_, what)| what)));
+    }
+    (!tried.status.success()).then(|| format!("not here: {}", said.lines().next_back().unwrap_or("it fails")))
 }
 
 /// Times each write of a process, as tutorials do.
