@@ -100,7 +100,8 @@ fn reads_what_a_real_server_sends() {
             assert_eq!(exchange.output_tokens, Some(3 + round));
             assert!(exchange.tokens.is_sorted() && exchange.arrive < exchange.header);
             let first = exchange.tokens[0] - exchange.arrive;
-            assert!((5 + round) * 1_000_000 <= first && first < 2_000_000_000, "first token after {first} ns");
+            // uvloop's timers count whole milliseconds, from a time that was read before: up to one is missing.
+            assert!((4 + round) * 1_000_000 <= first && first < 2_000_000_000, "first token after {first} ns");
         }
     }
 }
