@@ -118,7 +118,7 @@ fn unbuffered() {
             let [outer, inner] = [&hops.outer, &hops.inner].map(|line| since_arrival(line, line.t_first_ns));
             assert!(inner >= (TTFT_MS - 2) * 1_000_000, "{inner} ns");
             // What lies between is the proxy's own time.
-            assert!(outer >= inner && outer - inner < 30_000_000, "outer {outer} ns, inner {inner} ns");
+            assert!(outer >= inner && outer - inner < 200_000_000, "outer {outer} ns, inner {inner} ns");
             let times = hops.outer.chunk_times_ns.iter().collect::<std::collections::BTreeSet<_>>();
             assert!(times.len() as u64 > tokens / 2, "events left one by one: {:#?}", hops.outer);
         }
