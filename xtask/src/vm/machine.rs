@@ -128,7 +128,7 @@ impl Machine {
             Lockdown::Confidentiality => " lockdown=confidentiality",
         };
         // Emulated everywhere, so that it is the same everywhere.
-        command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", PROCESSORS, "-m", MEMORY]);
+        command.args(["-accel", "tcg,thread=single", "-cpu", "max", "-smp", PROCESSORS, "-m", MEMORY]);
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
         command.arg("-kernel").arg(self.kernel.image()?).arg("-initrd").arg(archive);
         command
