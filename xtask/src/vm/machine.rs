@@ -26,8 +26,9 @@ const PROCESSORS: &str = "2";
 const MEMORY: &str = "2048";
 /// A machine that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(600);
-/// Where a kernel changes its own code, another emulated processor can run the breakpoint that stands there meanwhile after
-/// it is gone: qemu translates code in blocks, and keeps them. Real processors and virtualized ones do not.
+/// Where a kernel changes its own code, another emulated processor can run the breakpoint that stood there meanwhile after
+/// it is gone: qemu translates code in blocks, and keeps them. Real processors and virtualized ones do not. It was seen
+/// with a thread for each processor, not yet with one for all, which is no slower here.
 const EMULATORS_FAULT: &str = "Oops: int3";
 /// How often a machine that ended by it is booted at most.
 const BOOTS: usize = 3;
@@ -127,7 +128,7 @@ impl Machine {
             Lockdown::None => "",
             Lockdown::Confidentiality => " lockdown=confidentiality",
         };
-        // Emulated everywhere, so that it is the same everywhere.
+        // Emulated everywhere, so that it is the same everywhere; by one thread: see `EMULATORS_FAULT`.
         command.args(["-accel", "tcg,thread=single", "-cpu", "max", "-smp", PROCESSORS, "-m", MEMORY]);
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
         command.arg("-kernel").arg(self.kernel.image()?).arg("-initrd").arg(archive);
