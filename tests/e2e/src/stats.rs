@@ -1,5 +1,7 @@
 //! Quantiles of samples, and the line through points.
 
+use std::fmt;
+
 /// The `q`-quantile (0 to 1) of `samples`, by nearest rank; sorts them.
 ///
 /// # Panics
@@ -28,6 +30,13 @@ pub struct Interval {
     pub low: f64,
     /// 0.975-quantile of them.
     pub high: f64,
+}
+
+/// As tables have it.
+impl fmt::Display for Interval {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:.3} ({:.3} to {:.3})", self.median, self.low, self.high)
+    }
 }
 
 /// The median of some samples, and its 95 % interval by bootstrap: medians of as many samples, drawn from them again and

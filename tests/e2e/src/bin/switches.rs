@@ -3,19 +3,7 @@
 
 use std::{process::ExitCode, time::Instant};
 
-/// Keeps this process, and those that it starts, on the first of its CPUs.
-fn pin() {
-    // SAFETY: zeroes are a valid, empty set; both calls are given its true size.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        let size = size_of::<libc::cpu_set_t>();
-        libc::sched_getaffinity(0, size, &raw mut set);
-        let first = (0..libc::CPU_SETSIZE as usize).find(|cpu| libc::CPU_ISSET(*cpu, &set));
-        libc::CPU_ZERO(&mut set);
-        libc::CPU_SET(first.unwrap_or(0), &mut set);
-        libc::sched_setaffinity(0, size, &raw const set);
-    }
-}
+use observer_e2e::signals;
 
 fn pipe() -> [i32; 2] {
     let mut ends = [0; 2];
@@ -36,7 +24,8 @@ fn main() -> ExitCode {
         println!("usage: switches COUNT");
         return ExitCode::FAILURE;
     };
-    pin();
+    // With it those that it starts.
+    signals::pin();
     let (there, back) = (pipe(), pipe());
     // SAFETY: this process has one thread.
     let child = unsafe { libc::fork() };

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use observer_e2e::{hooks, net::free_port, observer::Observer, stats, traffic};
+use observer_e2e::{hooks, net::free_port, observer::Observer, signals, stats, traffic};
 
 use crate::finding::{Finding, Results, Table};
 
@@ -38,20 +38,6 @@ fn per_call(calls: u32, mut call: impl FnMut()) -> f64 {
     };
     let mut batches: Vec<f64> = (0..BATCHES).map(batch).collect();
     stats::quantile(&mut batches, 0.05)
-}
-
-/// Keeps this thread on the first of its CPUs: no two CPUs are equally fast.
-fn pin() {
-    // SAFETY: zeroes are a valid, empty set; both calls are given its true size.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        let size = size_of::<libc::cpu_set_t>();
-        libc::sched_getaffinity(0, size, &raw mut set);
-        let first = (0..libc::CPU_SETSIZE as usize).find(|cpu| libc::CPU_ISSET(*cpu, &set));
-        libc::CPU_ZERO(&mut set);
-        libc::CPU_SET(first.unwrap_or(0), &mut set);
-        libc::sched_setaffinity(0, size, &raw const set);
-    }
 }
 
 /// A listener, and whose connections are measured.
@@ -85,7 +71,7 @@ fn pass(from: &mut TcpStream, to: &mut TcpStream, bytes: &[u8]) {
 
 /// Nanoseconds of each of [`CALLS`].
 fn costs(listeners: &Listeners) -> [f64; CALLS.len()] {
-    pin();
+    signals::pin();
     let (mut null, mut zero) =
         (File::create("/dev/null").expect("it is there"), File::open("/dev/zero").expect("it is there"));
     let mut buffer = [0; 100];

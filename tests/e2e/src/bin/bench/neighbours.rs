@@ -16,7 +16,7 @@ use observer_e2e::{
     require,
     scratch::Scratch,
     servers::{Server, listening},
-    stats::{self, Interval},
+    stats,
 };
 
 use crate::finding::{Finding, Results, Table};
@@ -131,17 +131,23 @@ pub(crate) fn measure(results: &mut Results) {
             cores.push(own);
             rates.push(without);
         }
-        let Interval { median, low, high } = stats::interval(&ratios);
+        let throughput = stats::interval(&ratios);
         let (own, rate) = (stats::median(&mut cores), stats::median(&mut rates));
         table.rows.push(vec![
             neighbour.name.to_owned(),
             format!("{rate:.0}"),
-            format!("{median:.3} ({low:.3} to {high:.3})"),
+            throughput.to_string(),
             format!("{:.2} % of a core", 100.0 * own),
         ]);
-        let note = format!("{}: {median:.3} ({low:.3} to {high:.3}) at {rate:.0} requests/s", neighbour.name);
+        let note = format!("{}: {throughput} at {rate:.0} requests/s", neighbour.name);
         results.findings.extend([
-            Finding { name: "bystander: throughput lost", target: 0.03, value: 1.0 - median, unit: "ratio", note },
+            Finding {
+                name: "bystander: throughput lost",
+                target: 0.03,
+                value: 1.0 - throughput.median,
+                unit: "ratio",
+                note,
+            },
             Finding {
                 name: "bystander: observer's CPU",
                 target: 0.02,

@@ -9,7 +9,7 @@ use observer_e2e::{
     require,
     scratch::Scratch,
     servers::{Server, Stack},
-    stats::{self, Interval},
+    stats,
 };
 
 use crate::{
@@ -137,10 +137,6 @@ fn one(way: Way, server: &Server, pace: Pace) -> (Run, f64) {
     (run, own)
 }
 
-fn shown(interval: Interval) -> String {
-    format!("{:.3} ({:.3} to {:.3})", interval.median, interval.low, interval.high)
-}
-
 /// Rows of ways that measure one server, against nothing.
 fn compare(ways: &[Way], server: impl Fn(Way) -> Server, pace: Pace, table: &mut Table) {
     let there: Vec<Way> = ways.iter().copied().filter(|way| way.missing().is_none()).collect();
@@ -160,7 +156,8 @@ fn compare(ways: &[Way], server: impl Fn(Way) -> Server, pace: Pace, table: &mut
         };
         let ratio = |value: fn(&Run) -> f64| {
             let pairs = runs[index].iter().zip(&runs[0]);
-            shown(stats::interval(&pairs.map(|((with, _), (off, _))| value(with) / value(off)).collect::<Vec<_>>()))
+            stats::interval(&pairs.map(|((with, _), (off, _))| value(with) / value(off)).collect::<Vec<_>>())
+                .to_string()
         };
         let own = stats::median(&mut runs[index].iter().map(|(_, own)| *own).collect::<Vec<_>>());
         let row = [

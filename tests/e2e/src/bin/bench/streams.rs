@@ -86,10 +86,6 @@ fn one(server: &Server, case: &Case, way: Way) -> (Run, Option<Own>) {
     (run, own)
 }
 
-fn shown(interval: Interval) -> String {
-    format!("{:.3} ({:.3} to {:.3})", interval.median, interval.low, interval.high)
-}
-
 /// All cases.
 pub(crate) fn measure(results: &mut Results) {
     let head =
@@ -129,10 +125,10 @@ fn measure_case(case: &Case, results: &mut Results, clients: &mut Table, own: &m
         };
         let ratios: Vec<Interval> = values.iter().map(ratio).collect();
         let mut row = vec![case.name.to_owned(), name.to_owned()];
-        row.extend(ratios.iter().map(|interval| shown(*interval)));
+        row.extend(ratios.iter().map(|interval| interval.to_string()));
         clients.rows.push(row);
         if way == 2 {
-            let note = |interval: Interval| format!("{}: {}", case.name, shown(interval));
+            let note = |interval: Interval| format!("{}: {}", case.name, interval);
             // As findings are to be at most their target: what is lost of the throughput.
             let finding = |name, target, value, note| Finding { name, target, value, unit: "ratio", note };
             results.findings.push(finding("throughput lost", 0.01, 1.0 - ratios[0].high, note(ratios[0])));
